@@ -1,0 +1,443 @@
+"""Every exception that this library raises.
+
+    Exception
+    └── DBOSError
+        ├── ConfigurationError               a setting has a value that cannot work
+        ├── NotBoundError                    no database was given yet
+        ├── NotLaunchedError                 bound, but not executing
+        ├── SchemaVersionError               the tables are older or newer than the library
+        ├── DatabaseUnavailableError         the database did not answer in the time allowed
+        ├── ForkedProcessError               launched before a fork, used after it
+        ├── ConflictingRegistrationError     one name, two functions
+        ├── NotRegisteredError               a stored name that this process has no function for
+        ├── ConflictingWorkflowError         one workflow ID, two different starts
+        ├── WorkflowExistsError              a known workflow ID, and on_existing="raise"
+        ├── WorkflowNotFoundError            no workflow has this ID
+        ├── QueueNotFoundError               no queue has this name
+        ├── DeduplicationError               a live workflow of the queue has this deduplication ID
+        ├── NotAuthorizedError               the caller lacks a required role
+        ├── NotInWorkflowError               a durable operation outside a workflow
+        ├── StepOutsideScopeError            a durable operation from a task that has no numbers
+        ├── StartInStepError                 a workflow started inside a plain step
+        ├── SessionMisuseError               a Session used where its work would not be recorded
+        ├── NotCommittedError                a staged handle read before its commit
+        ├── NonDeterministicError            the code left the path of the recorded history
+        ├── SerializationError               a value or payload that cannot be recorded or read exactly
+        ├── RemoteError                      a recorded error whose type is not registered here
+        ├── StepTimeoutError                 an attempt of a step exceeded its timeout
+        ├── MaxStepRetriesExceededError      every attempt of a step failed
+        ├── MaxRecoveryAttemptsExceededError the workflow was given up
+        ├── WorkflowCancelledError           who awaits a cancelled workflow gets this
+        └── WorkflowTimeoutError             who awaits a workflow that met its deadline gets this
+    BaseException
+    ├── WorkflowCancelled                    unwinds the code of a workflow that was cancelled
+    ├── WorkflowSuspended                    unwinds the code of a workflow that gives up its thread
+    └── OwnershipLost                        unwinds a run that another process owns now (internal)
+
+The last three are no ``Exception``: ``except Exception`` in user code cannot swallow them.
+
+A constructor takes facts, keeps them as attributes of the same name, and builds the message. Every
+error pickles and copies with its facts and notes; a fact that cannot be pickled travels as its ``repr``.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+_Rebuilt = tuple[Callable[..., BaseException], tuple[object, ...]]
+
+
+class DBOSError(Exception):
+    """Anything that this library reports; catch it to catch all of them."""
+
+    def __reduce__(self) -> _Rebuilt:
+        return _reduce(self)
+
+
+class ConfigurationError(DBOSError):
+    """A setting, an option or an engine has a value that cannot work."""
+
+    def __init__(self, field: str, value: object, expected: str, advice: str | None = None) -> None:
+        self.field, self.value, self.expected, self.advice = field, value, expected, advice
+        super().__init__(_sentence(f"{field} is {value!r}: expected {expected}", advice))
+
+
+class NotBoundError(DBOSError):
+    """The operation needs a database, and the instance has not been given one."""
+
+    def __init__(self, operation: str, application: str) -> None:
+        self.operation, self.application = operation, application
+        super().__init__(
+            f"{operation} needs the database of application {application!r}, which is not bound: "
+            "call bind(engine) or launch(engine) first"
+        )
+
+
+class NotLaunchedError(DBOSError):
+    """The operation executes workflows, and the instance is not launched."""
+
+    def __init__(self, operation: str, application: str) -> None:
+        self.operation, self.application = operation, application
+        super().__init__(
+            f"{operation} needs application {application!r} to be launched: "
+            "call it inside `with dbos.launch():`, or after dbos.launch()"
+        )
+
+
+class SchemaVersionError(DBOSError):
+    """The tables in the database are not those that this version of the library works with.
+
+    ``found`` is None when there are no tables. ``command`` is what puts it right.
+    """
+
+    def __init__(self, found: str | None, expected: str, command: str) -> None:
+        self.found, self.expected, self.command = found, expected, command
+        state = "has no tables of dbos_orm" if found is None else f"is at schema revision {found!r}"
+        super().__init__(f"the database {state}, expected revision {expected!r}; run: {command}")
+
+
+class DatabaseUnavailableError(DBOSError):
+    """The database did not answer although it was tried for ``seconds``.
+
+    ``url`` has its password hidden by whoever raises this.
+    """
+
+    def __init__(self, url: str, seconds: float, cause: BaseException | None = None) -> None:
+        self.url, self.seconds, self.cause = url, seconds, cause
+        reason = "" if cause is None else f" ({type(cause).__name__}: {str(cause).strip()})"
+        super().__init__(
+            f"database {url!r} did not answer for {seconds:g} s{reason}; "
+            "check that the server runs and that this URL reaches it"
+        )
+
+
+class ForkedProcessError(DBOSError):
+    """An instance that was launched before a fork is used in the forked process."""
+
+    def __init__(self, operation: str, launched_pid: int, pid: int) -> None:
+        self.operation, self.launched_pid, self.pid = operation, launched_pid, pid
+        super().__init__(
+            f"{operation} in process {pid}: this instance was launched in process {launched_pid} and its "
+            "threads did not survive the fork; bind before forking and launch in the forked process"
+        )
+
+
+class ConflictingRegistrationError(DBOSError):
+    """Two functions, queues or types want one name; ``existing`` and ``new`` say where each is defined."""
+
+    def __init__(self, name: str, existing: str, new: str) -> None:
+        self.name, self.existing, self.new = name, existing, new
+        super().__init__(
+            f"{name!r} is registered as {existing} and now again as {new}; give one of them another name="
+        )
+
+
+class NotRegisteredError(DBOSError):
+    """The database or the caller names a function that this process does not have."""
+
+    def __init__(self, name: str, registered: Collection[str]) -> None:
+        self.name, self.registered = name, sorted(registered)
+        super().__init__(
+            f"{name!r} is not registered; registered: {_listing(self.registered)}; "
+            "import its module before launch, for example with modules=[...]"
+        )
+
+
+class ConflictingWorkflowError(DBOSError):
+    """A workflow ID that is in use was given to a different start.
+
+    ``field`` is what differs: "name", "application" or "queue".
+    """
+
+    def __init__(self, workflow_id: str, field: str, recorded: str | None, given: str | None) -> None:
+        self.workflow_id, self.field, self.recorded, self.given = workflow_id, field, recorded, given
+        super().__init__(
+            f"workflow {workflow_id!r} exists with {field} {recorded!r}, but was now started with {field} "
+            f"{given!r}; use another workflow ID"
+        )
+
+
+class WorkflowExistsError(DBOSError):
+    """The workflow ID is in use, and the caller asked for on_existing="raise"."""
+
+    def __init__(self, workflow_id: str) -> None:
+        self.workflow_id = workflow_id
+        super().__init__(
+            f'workflow {workflow_id!r} exists already and on_existing="raise" was asked for; '
+            "use another workflow ID, or drop the option to get a handle to the existing one"
+        )
+
+
+class WorkflowNotFoundError(DBOSError):
+    """No workflow of this ID is in the database."""
+
+    def __init__(self, workflow_id: str) -> None:
+        self.workflow_id = workflow_id
+        super().__init__(
+            f"workflow {workflow_id!r} does not exist in this database; "
+            "check the ID, and that the transaction which started it was committed"
+        )
+
+
+class QueueNotFoundError(DBOSError):
+    """No queue of this name is declared in code or in the database."""
+
+    def __init__(self, queue: str, known: Collection[str]) -> None:
+        self.queue, self.known = queue, sorted(known)
+        super().__init__(
+            f"queue {queue!r} does not exist; known: {_listing(self.known)}; "
+            f"declare it with dbos.queue({queue!r})"
+        )
+
+
+class DeduplicationError(DBOSError):
+    """A live workflow of the queue holds the deduplication ID; ``workflow_id`` is that workflow."""
+
+    def __init__(self, queue: str, deduplication_id: str, workflow_id: str | None) -> None:
+        self.queue, self.deduplication_id, self.workflow_id = queue, deduplication_id, workflow_id
+        super().__init__(
+            f"queue {queue!r}: the live workflow {workflow_id!r} has deduplication ID {deduplication_id!r}; "
+            'wait for it, or start with on_duplicate="return"'
+        )
+
+
+class NotAuthorizedError(DBOSError):
+    """The workflow requires one of some roles, and the caller has none of them."""
+
+    def __init__(self, name: str, required: Collection[str], roles: Collection[str]) -> None:
+        self.name, self.required, self.roles = name, sorted(required), sorted(roles)
+        super().__init__(
+            f"workflow {name!r} requires one of the roles {_listing(self.required)}, but the caller has "
+            f"{_listing(self.roles)}; start it as a user who has one"
+        )
+
+
+class NotInWorkflowError(DBOSError):
+    """The operation records in a workflow's history, and no workflow is running here."""
+
+    def __init__(self, operation: str) -> None:
+        self.operation = operation
+        super().__init__(
+            f"{operation} was called outside a workflow; call it from a function decorated with "
+            "@dbos.workflow, on the thread or task that runs it"
+        )
+
+
+class StepOutsideScopeError(DBOSError):
+    """A durable operation was called from a task whose place in the history is not known.
+
+    Its step ID would depend on how tasks are scheduled, so that a replay could mix up results.
+    """
+
+    def __init__(self, operation: str, workflow_id: str) -> None:
+        self.operation, self.workflow_id = operation, workflow_id
+        super().__init__(
+            f"workflow {workflow_id!r}: {operation} was called from a task or thread that it did not open; "
+            "call steps directly in asyncio.gather, or open the task with dbos.gather"
+        )
+
+
+class StartInStepError(DBOSError):
+    """A workflow was started inside a plain step, which would start it again when the step is repeated."""
+
+    def __init__(self, name: str, step: str) -> None:
+        self.name, self.step = name, step
+        super().__init__(
+            f"workflow {name!r} was started inside step {step!r}; start it from the workflow itself, "
+            "or make the step a @dbos.transaction"
+        )
+
+
+class SessionMisuseError(DBOSError):
+    """A Session was used in a way that the library cannot make durable."""
+
+    def __init__(self, operation: str, advice: str) -> None:
+        self.operation, self.advice = operation, advice
+        super().__init__(_sentence(operation, advice))
+
+
+class NotCommittedError(DBOSError):
+    """A staged handle was read before the transaction which holds its workflow was committed."""
+
+    def __init__(self, operation: str, workflow_id: str) -> None:
+        self.operation, self.workflow_id = operation, workflow_id
+        super().__init__(
+            f"{operation} of workflow {workflow_id!r}: the transaction that starts it is not committed; "
+            "commit the session first"
+        )
+
+
+class NonDeterministicError(DBOSError):
+    """The workflow's code did not call what its recorded history holds at this step.
+
+    ``step`` is the path of the step in the history, "3" or "3.2".
+    """
+
+    def __init__(self, workflow_id: str, step: str, recorded: str | None, called: str | None) -> None:
+        self.workflow_id, self.step, self.recorded, self.called = workflow_id, step, recorded, called
+        super().__init__(
+            f"workflow {workflow_id!r} step {step}: recorded {recorded!r}, but the code now calls {called!r};"
+            " finish old workflows with the old version, or branch with dbos.patch()"
+        )
+
+
+class SerializationError(DBOSError):
+    """A value would not come back equal and of the same type, or a recorded payload cannot be read here.
+
+    ``path`` leads from the root to the offending value: ``result.items[3].price``.
+    """
+
+    def __init__(self, path: str, type_name: str, advice: str) -> None:
+        self.path, self.type_name, self.advice = path, type_name, advice
+        super().__init__(_sentence(f"{path}: {type_name}", advice))
+
+
+class RemoteError(DBOSError):
+    """A recorded error came back, and its type is not one that this process may construct.
+
+    ``type_name`` is the original "module:qualified name", ``message`` its text, ``traceback_text`` where it
+    was raised; its notes are printed with this error as they were with the original.
+    """
+
+    def __init__(
+        self, type_name: str, message: str, traceback_text: str | None = None, notes: Sequence[str] = ()
+    ) -> None:
+        self.type_name, self.message = type_name, message
+        self.traceback_text, self.notes = traceback_text, list(notes)
+        super().__init__(f"{type_name}: {message}" if message else type_name)
+        for note in notes:
+            self.add_note(note)
+
+
+class StepTimeoutError(DBOSError):
+    """One attempt of a step took longer than the step's timeout."""
+
+    def __init__(self, step: str, timeout: timedelta) -> None:
+        self.step, self.timeout = step, timeout
+        super().__init__(
+            f"step {step!r} did not finish within {timeout.total_seconds():g} s; "
+            "give it a longer timeout=, or retry it with retry=Retry(...)"
+        )
+
+
+class MaxStepRetriesExceededError(DBOSError):
+    """Every attempt of a step failed; ``errors`` holds what each of them raised, the first one first."""
+
+    def __init__(self, step: str, attempts: int, errors: Sequence[BaseException]) -> None:
+        self.step, self.attempts, self.errors = step, attempts, list(errors)
+        last = f"; the last error was {_brief(self.errors[-1])}" if self.errors else ""
+        super().__init__(
+            f"step {step!r} failed in each of its {attempts} attempts{last}; see .errors for all of them"
+        )
+
+
+class MaxRecoveryAttemptsExceededError(DBOSError):
+    """The workflow was taken over again and again without recording a new step, and was given up."""
+
+    def __init__(self, workflow_id: str, attempts: int, reason: str) -> None:
+        self.workflow_id, self.attempts, self.reason = workflow_id, attempts, reason
+        super().__init__(
+            f"workflow {workflow_id!r} was given up after {attempts} recoveries: {reason}; "
+            f"remove the cause, then dbos.workflows.resume({workflow_id!r})"
+        )
+
+
+class WorkflowCancelledError(DBOSError):
+    """The awaited workflow was cancelled and has no result."""
+
+    def __init__(self, workflow_id: str) -> None:
+        self.workflow_id = workflow_id
+        super().__init__(
+            f"workflow {workflow_id!r} was cancelled; dbos.workflows.resume({workflow_id!r}) continues it"
+        )
+
+
+class WorkflowTimeoutError(DBOSError):
+    """The awaited workflow reached its own deadline and was cancelled.
+
+    Not the builtin TimeoutError, which says that the *caller* waited long enough.
+    """
+
+    def __init__(self, workflow_id: str, deadline: datetime | None) -> None:
+        self.workflow_id, self.deadline = workflow_id, deadline
+        when = "its deadline" if deadline is None else f"its deadline {deadline.isoformat()}"
+        super().__init__(
+            f"workflow {workflow_id!r} was cancelled at {when}; "
+            "start it with a longer timeout= or a later deadline="
+        )
+
+
+class _Unwinding(BaseException):
+    """Passes through user code to the driver; not an Exception, so that it is not swallowed by accident."""
+
+    _meaning = "is unwound"
+
+    def __init__(self, workflow_id: str) -> None:
+        self.workflow_id = workflow_id
+        super().__init__(f"workflow {workflow_id!r} {self._meaning}; let this exception pass")
+
+    def __reduce__(self) -> _Rebuilt:
+        return _reduce(self)
+
+
+class WorkflowCancelled(_Unwinding):
+    """Raised in a workflow at its next durable operation after it was cancelled; ``finally`` blocks run."""
+
+    _meaning = "was cancelled"
+
+
+class WorkflowSuspended(_Unwinding):
+    """Raised in a waiting workflow that gives up its thread; it is run again when it can go on.
+
+    ``finally`` blocks run and must not record anything; locks must not be held over a wait.
+    """
+
+    _meaning = "gives up its thread while it waits"
+
+
+class OwnershipLost(_Unwinding):
+    """Raised in a run whose workflow another process owns now: it ends quietly and records nothing."""
+
+    _meaning = "belongs to another process now"
+
+
+def _sentence(what: str, advice: str | None) -> str:
+    return what if not advice else f"{what}; {advice}"
+
+
+def _listing(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names) if names else "none"
+
+
+def _brief(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _reduce(error: BaseException) -> _Rebuilt:
+    # The default reduction calls the class with ``args``, which holds the message, not the facts.
+    facts = {name: _portable(fact) for name, fact in vars(error).items()}
+    return _rebuild, (type(error), error.args, facts)
+
+
+def _rebuild(kind: type[BaseException], args: tuple[object, ...], facts: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    vars(error).update(facts)
+    return error
+
+
+def _portable(fact: object) -> object:
+    if fact is None or type(fact) in (str, int, float, bool):
+        return fact
+    if isinstance(fact, list):
+        return [_portable(item) for item in fact]
+    try:
+        # An exception with a constructor of its own often pickles and then fails to be read.
+        pickle.loads(pickle.dumps(fact))
+    except Exception:
+        if isinstance(fact, BaseException):
+            return RemoteError(f"{type(fact).__module__}:{type(fact).__qualname__}", str(fact))
+        return repr(fact)
+    return fact
