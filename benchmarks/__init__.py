@@ -1,0 +1,1 @@
+"""Programs that measure dbos_orm; each is run as ``python -m benchmarks.<name>``."""
