@@ -19,7 +19,7 @@
         ├── NotInWorkflowError               a durable operation outside a workflow
         ├── StepOutsideScopeError            a durable operation from a task that has no numbers
         ├── StartInStepError                 a workflow started inside a plain step
-        ├── SessionMisuseError               a Session used where its work would not be recorded
+        ├── SessionMisuseError               a Session used where its work would not be durable
         ├── NotCommittedError                a staged handle read before its commit
         ├── NonDeterministicError            the code left the path of the recorded history
         ├── SerializationError               a value or payload that cannot be recorded or read exactly
@@ -29,12 +29,10 @@
         ├── MaxRecoveryAttemptsExceededError the workflow was given up
         ├── WorkflowCancelledError           who awaits a cancelled workflow gets this
         └── WorkflowTimeoutError             who awaits a workflow that met its deadline gets this
-    BaseException
+    BaseException                            so that ``except Exception`` cannot swallow them
     ├── WorkflowCancelled                    unwinds the code of a workflow that was cancelled
     ├── WorkflowSuspended                    unwinds the code of a workflow that gives up its thread
     └── OwnershipLost                        unwinds a run that another process owns now (internal)
-
-The last three are no ``Exception``: ``except Exception`` in user code cannot swallow them.
 
 A constructor takes facts, keeps them as attributes of the same name, and builds the message. Every
 error pickles and copies with its facts and notes; a fact that cannot be pickled travels as its ``repr``.
@@ -42,8 +40,10 @@ error pickles and copies with its facts and notes; a fact that cannot be pickled
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -62,7 +62,7 @@ class ConfigurationError(DBOSError):
 
     def __init__(self, field: str, value: object, expected: str, advice: str | None = None) -> None:
         self.field, self.value, self.expected, self.advice = field, value, expected, advice
-        super().__init__(_sentence(f"{field} is {value!r}: expected {expected}", advice))
+        super().__init__(f"{field} is {value!r}: expected {expected}" + (f"; {advice}" if advice else ""))
 
 
 class NotBoundError(DBOSError):
@@ -71,8 +71,7 @@ class NotBoundError(DBOSError):
     def __init__(self, operation: str, application: str) -> None:
         self.operation, self.application = operation, application
         super().__init__(
-            f"{operation} needs the database of application {application!r}, which is not bound: "
-            "call bind(engine) or launch(engine) first"
+            f"{operation}: application {application!r} has no database; call bind(engine) or launch(engine)"
         )
 
 
@@ -82,16 +81,12 @@ class NotLaunchedError(DBOSError):
     def __init__(self, operation: str, application: str) -> None:
         self.operation, self.application = operation, application
         super().__init__(
-            f"{operation} needs application {application!r} to be launched: "
-            "call it inside `with dbos.launch():`, or after dbos.launch()"
+            f"{operation}: application {application!r} is not launched; call dbos.launch() before"
         )
 
 
 class SchemaVersionError(DBOSError):
-    """The tables in the database are not those that this version of the library works with.
-
-    ``found`` is None when there are no tables. ``command`` is what puts it right.
-    """
+    """The tables are not those of this version of the library; ``found`` is None when there are none."""
 
     def __init__(self, found: str | None, expected: str, command: str) -> None:
         self.found, self.expected, self.command = found, expected, command
@@ -100,10 +95,7 @@ class SchemaVersionError(DBOSError):
 
 
 class DatabaseUnavailableError(DBOSError):
-    """The database did not answer although it was tried for ``seconds``.
-
-    ``url`` has its password hidden by whoever raises this.
-    """
+    """The database did not answer although it was tried for ``seconds``; ``url`` comes without password."""
 
     def __init__(self, url: str, seconds: float, cause: BaseException | None = None) -> None:
         self.url, self.seconds, self.cause = url, seconds, cause
@@ -141,16 +133,13 @@ class NotRegisteredError(DBOSError):
     def __init__(self, name: str, registered: Collection[str]) -> None:
         self.name, self.registered = name, sorted(registered)
         super().__init__(
-            f"{name!r} is not registered; registered: {_listing(self.registered)}; "
+            f"{name!r} is not registered; registered: {self.registered}; "
             "import its module before launch, for example with modules=[...]"
         )
 
 
 class ConflictingWorkflowError(DBOSError):
-    """A workflow ID that is in use was given to a different start.
-
-    ``field`` is what differs: "name", "application" or "queue".
-    """
+    """A known workflow ID was given to another start: ``field`` ("name", "application", "queue") differs."""
 
     def __init__(self, workflow_id: str, field: str, recorded: str | None, given: str | None) -> None:
         self.workflow_id, self.field, self.recorded, self.given = workflow_id, field, recorded, given
@@ -166,8 +155,7 @@ class WorkflowExistsError(DBOSError):
     def __init__(self, workflow_id: str) -> None:
         self.workflow_id = workflow_id
         super().__init__(
-            f'workflow {workflow_id!r} exists already and on_existing="raise" was asked for; '
-            "use another workflow ID, or drop the option to get a handle to the existing one"
+            f'workflow {workflow_id!r} exists already; for a handle to it start without on_existing="raise"'
         )
 
 
@@ -188,8 +176,7 @@ class QueueNotFoundError(DBOSError):
     def __init__(self, queue: str, known: Collection[str]) -> None:
         self.queue, self.known = queue, sorted(known)
         super().__init__(
-            f"queue {queue!r} does not exist; known: {_listing(self.known)}; "
-            f"declare it with dbos.queue({queue!r})"
+            f"queue {queue!r} does not exist; known: {self.known}; declare it with dbos.queue({queue!r})"
         )
 
 
@@ -210,8 +197,8 @@ class NotAuthorizedError(DBOSError):
     def __init__(self, name: str, required: Collection[str], roles: Collection[str]) -> None:
         self.name, self.required, self.roles = name, sorted(required), sorted(roles)
         super().__init__(
-            f"workflow {name!r} requires one of the roles {_listing(self.required)}, but the caller has "
-            f"{_listing(self.roles)}; start it as a user who has one"
+            f"workflow {name!r} requires one of the roles {self.required}, but the caller has "
+            f"{self.roles}; start it as a user who has one"
         )
 
 
@@ -221,16 +208,12 @@ class NotInWorkflowError(DBOSError):
     def __init__(self, operation: str) -> None:
         self.operation = operation
         super().__init__(
-            f"{operation} was called outside a workflow; call it from a function decorated with "
-            "@dbos.workflow, on the thread or task that runs it"
+            f"{operation} was called outside a workflow; call it from a function under @dbos.workflow"
         )
 
 
 class StepOutsideScopeError(DBOSError):
-    """A durable operation was called from a task whose place in the history is not known.
-
-    Its step ID would depend on how tasks are scheduled, so that a replay could mix up results.
-    """
+    """A durable operation came from a task without a place in the history: a replay could mix up results."""
 
     def __init__(self, operation: str, workflow_id: str) -> None:
         self.operation, self.workflow_id = operation, workflow_id
@@ -241,13 +224,13 @@ class StepOutsideScopeError(DBOSError):
 
 
 class StartInStepError(DBOSError):
-    """A workflow was started inside a plain step, which would start it again when the step is repeated."""
+    """A workflow was started inside a plain step, which would start another one when it is repeated."""
 
     def __init__(self, name: str, step: str) -> None:
         self.name, self.step = name, step
         super().__init__(
-            f"workflow {name!r} was started inside step {step!r}; start it from the workflow itself, "
-            "or make the step a @dbos.transaction"
+            f"workflow {name!r} was started inside step {step!r}, which may run more than once; "
+            "start it from the workflow, or make the step a @dbos.transaction"
         )
 
 
@@ -256,7 +239,7 @@ class SessionMisuseError(DBOSError):
 
     def __init__(self, operation: str, advice: str) -> None:
         self.operation, self.advice = operation, advice
-        super().__init__(_sentence(operation, advice))
+        super().__init__(f"{operation}; {advice}")
 
 
 class NotCommittedError(DBOSError):
@@ -265,16 +248,12 @@ class NotCommittedError(DBOSError):
     def __init__(self, operation: str, workflow_id: str) -> None:
         self.operation, self.workflow_id = operation, workflow_id
         super().__init__(
-            f"{operation} of workflow {workflow_id!r}: the transaction that starts it is not committed; "
-            "commit the session first"
+            f"{operation}: the start of workflow {workflow_id!r} is not committed; commit its session first"
         )
 
 
 class NonDeterministicError(DBOSError):
-    """The workflow's code did not call what its recorded history holds at this step.
-
-    ``step`` is the path of the step in the history, "3" or "3.2".
-    """
+    """The code did not call what the recorded history holds at ``step``, a path such as "3" or "3.2"."""
 
     def __init__(self, workflow_id: str, step: str, recorded: str | None, called: str | None) -> None:
         self.workflow_id, self.step, self.recorded, self.called = workflow_id, step, recorded, called
@@ -285,21 +264,17 @@ class NonDeterministicError(DBOSError):
 
 
 class SerializationError(DBOSError):
-    """A value would not come back equal and of the same type, or a recorded payload cannot be read here.
-
-    ``path`` leads from the root to the offending value: ``result.items[3].price``.
-    """
+    """The value at ``path`` would not come back equal and of its type, or a payload cannot be read here."""
 
     def __init__(self, path: str, type_name: str, advice: str) -> None:
         self.path, self.type_name, self.advice = path, type_name, advice
-        super().__init__(_sentence(f"{path}: {type_name}", advice))
+        super().__init__(f"{path}: {type_name}; {advice}")
 
 
 class RemoteError(DBOSError):
-    """A recorded error came back, and its type is not one that this process may construct.
+    """A recorded error came back whose type, ``type_name`` ("module:qualified name"), is not registered here.
 
-    ``type_name`` is the original "module:qualified name", ``message`` its text, ``traceback_text`` where it
-    was raised; its notes are printed with this error as they were with the original.
+    ``traceback_text`` is the original's; its notes are notes of this error too, and print with it.
     """
 
     def __init__(
@@ -328,10 +303,8 @@ class MaxStepRetriesExceededError(DBOSError):
 
     def __init__(self, step: str, attempts: int, errors: Sequence[BaseException]) -> None:
         self.step, self.attempts, self.errors = step, attempts, list(errors)
-        last = f"; the last error was {_brief(self.errors[-1])}" if self.errors else ""
-        super().__init__(
-            f"step {step!r} failed in each of its {attempts} attempts{last}; see .errors for all of them"
-        )
+        last = f" (last: {type(self.errors[-1]).__name__}: {self.errors[-1]})" if self.errors else ""
+        super().__init__(f"step {step!r} failed in each of {attempts} attempts{last}; all are in .errors")
 
 
 class MaxRecoveryAttemptsExceededError(DBOSError):
@@ -356,10 +329,7 @@ class WorkflowCancelledError(DBOSError):
 
 
 class WorkflowTimeoutError(DBOSError):
-    """The awaited workflow reached its own deadline and was cancelled.
-
-    Not the builtin TimeoutError, which says that the *caller* waited long enough.
-    """
+    """The awaited workflow met its own deadline (a caller who waited long enough gets ``TimeoutError``)."""
 
     def __init__(self, workflow_id: str, deadline: datetime | None) -> None:
         self.workflow_id, self.deadline = workflow_id, deadline
@@ -390,10 +360,7 @@ class WorkflowCancelled(_Unwinding):
 
 
 class WorkflowSuspended(_Unwinding):
-    """Raised in a waiting workflow that gives up its thread; it is run again when it can go on.
-
-    ``finally`` blocks run and must not record anything; locks must not be held over a wait.
-    """
+    """Raised in a waiting workflow that gives up its thread; it runs again later. Hold no lock in a wait."""
 
     _meaning = "gives up its thread while it waits"
 
@@ -402,18 +369,6 @@ class OwnershipLost(_Unwinding):
     """Raised in a run whose workflow another process owns now: it ends quietly and records nothing."""
 
     _meaning = "belongs to another process now"
-
-
-def _sentence(what: str, advice: str | None) -> str:
-    return what if not advice else f"{what}; {advice}"
-
-
-def _listing(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names) if names else "none"
-
-
-def _brief(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _reduce(error: BaseException) -> _Rebuilt:
@@ -429,15 +384,15 @@ def _rebuild(kind: type[BaseException], args: tuple[object, ...], facts: dict[st
 
 
 def _portable(fact: object) -> object:
-    if fact is None or type(fact) in (str, int, float, bool):
-        return fact
     if isinstance(fact, list):
         return [_portable(item) for item in fact]
-    try:
-        # An exception with a constructor of its own often pickles and then fails to be read.
-        pickle.loads(pickle.dumps(fact))
-    except Exception:
+    with suppress(Exception):
+        # An exception whose constructor does not take its ``args`` pickles, and then cannot be read: copying
+        # rebuilds it in the same way.
         if isinstance(fact, BaseException):
-            return RemoteError(f"{type(fact).__module__}:{type(fact).__qualname__}", str(fact))
-        return repr(fact)
-    return fact
+            copy.copy(fact)
+        pickle.dumps(fact)
+        return fact
+    if isinstance(fact, BaseException):
+        return RemoteError(f"{type(fact).__module__}:{type(fact).__qualname__}", str(fact))
+    return repr(fact)
