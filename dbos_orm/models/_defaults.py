@@ -75,8 +75,8 @@ class SequenceText(SpelledPerDatabase):
         # 'now' is one instant throughout a statement, so the two halves belong together.
         "sqlite": (
             f"substr({_MILLISECONDS_IN_SQLITE}, 1, 8) || '-' || substr({_MILLISECONDS_IN_SQLITE}, 9) || "
-            "'-7' || substr(lower(hex(randomblob(2))), 2) || '-8' || substr(lower(hex(randomblob(2))), 2) || '-' || "
-            "lower(hex(randomblob(6)))"
+            "'-7' || substr(lower(hex(randomblob(2))), 2) || "
+            "'-8' || substr(lower(hex(randomblob(2))), 2) || '-' || lower(hex(randomblob(6)))"
         ),
     }
 
