@@ -1,0 +1,1 @@
+"""The tests: ``unit`` needs no server, ``integration`` real databases, ``acceptance`` real processes."""
