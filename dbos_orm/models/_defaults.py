@@ -61,7 +61,7 @@ _MILLISECONDS_IN_SQLITE = "printf('%012x', CAST((julianday('now') - 2440587.5) *
 
 
 class SequenceText(SpelledPerDatabase):
-    """A UUIDv7 as text, from the database's clock: newer ones sort behind older ones."""
+    """A UUIDv7 as text, from the database's clock: a later millisecond sorts behind an earlier one."""
 
     type = Text()
     inherit_cache = True
