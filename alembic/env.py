@@ -11,11 +11,11 @@ from alembic import context
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import URL, Connection, MetaData, NullPool, Table, create_engine
 
-from dbos_orm import schema
 from dbos_orm._dialects._urls import default_url, synchronous_url
-from dbos_orm._store.revision import VERSION_TABLE, default_schema
+from dbos_orm._store.revision import VERSION_TABLE, advisory_lock, default_schema
 from dbos_orm.alembic import is_our_table
 from dbos_orm.models import metadata
+from dbos_orm.schema import alone
 
 
 def include_name(name: str | None, type_: str, _parent_names: object) -> bool:
@@ -52,12 +52,12 @@ def print_sql() -> None:
     configure(dialect_name=name, literal_binds=True, dialect_opts={"paramstyle": "named"})
     with context.begin_transaction():
         if name == "postgresql":
-            context.execute(schema.advisory_lock())
+            context.execute(advisory_lock())
         context.run_migrations()
 
 
 def migrate(connection: Connection) -> None:
-    with schema.alone(connection):
+    with alone(connection):
         # Configured inside the transaction, Alembic leaves beginning and committing to us.
         configure(connection=connection, version_table_schema=default_schema(connection))
         context.run_migrations()

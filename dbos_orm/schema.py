@@ -12,19 +12,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, BigInteger, Connection, Engine, Select, func, literal, select
+from sqlalchemy import URL, Connection, Engine
 
 from dbos_orm._dialects._urls import normalized_url
-from dbos_orm._store.revision import HEAD, REVISIONS, UPDATE_COMMAND, schema_revision
+from dbos_orm._store.revision import HEAD, REVISIONS, UPDATE_COMMAND, lock_schema, schema_revision
 from dbos_orm.errors import ConfigurationError, SchemaVersionError
 
 __all__ = [
-    "advisory_lock",
     "alone",
     "current",
     "downgrade",
@@ -35,7 +34,6 @@ __all__ = [
     "upgrade_connection",
 ]
 
-_LOCK_KEY: Final = int.from_bytes(b"dbos_orm")
 # Alembic's `context` and `op` are global to the process.
 _ALEMBIC: Final = threading.Lock()
 
@@ -118,31 +116,15 @@ def script_location() -> Path:
 def alone(connection: Connection) -> Iterator[None]:
     """Open a transaction, unless the caller has one open, in which nobody else migrates this database."""
     if connection.in_transaction():
-        _lock(connection)
+        lock_schema(connection)
         yield
         return
     if connection.dialect.name == "postgresql":
         # Under a stricter level, who waited for the lock would go on with the snapshot from before.
         connection.execution_options(isolation_level="READ COMMITTED")
     with connection.begin():
-        _lock(connection)
+        lock_schema(connection)
         yield
-
-
-def advisory_lock() -> Select[Any]:
-    """The statement that makes PostgreSQL wait until nobody else migrates, and hold on until the commit.
-
-    Not a lock of the session, which would leak to other clients through a pooler.
-    """
-    return select(func.pg_advisory_xact_lock(literal(_LOCK_KEY, BigInteger)))
-
-
-def _lock(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.execute(advisory_lock())
-    # The driver's default is to begin at the first INSERT, after the first tables were made.
-    elif not getattr(connection.connection.driver_connection, "in_transaction", False):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _require_known_revision(connection: Connection) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from importlib.util import find_spec
 from typing import Final
 
@@ -20,7 +19,6 @@ DEFAULT_URL: Final = "sqlite:///dbos.sqlite"
 _POSTGRESQL_DRIVERS: Final = ("psycopg2", "psycopg")
 _EXAMPLES: Final = "postgresql://user@host/database or sqlite:///file.db"
 _ASYNC_DRIVERS: Final = {"asyncpg": "postgresql", "psycopg_async": "postgresql", "aiosqlite": "sqlite"}
-_PASSWORD: Final = re.compile(r"(?<=:)[^:/@]+(?=@)")
 
 
 def default_url() -> URL:
@@ -74,12 +72,18 @@ def _parsed(url: str | URL) -> URL:
         return make_url(url)
     except (ArgumentError, ValueError) as error:
         raise ConfigurationError(
-            "url", _PASSWORD.sub("***", str(url)), "a database URL", f"write it as {_EXAMPLES}"
+            "url", _without_credentials(str(url)), "a database URL", f"write it as {_EXAMPLES}"
         ) from error
 
 
 def _shown(url: URL) -> str:
     return url.render_as_string(hide_password=True)
+
+
+def _without_credentials(text: str) -> str:
+    # What could not be parsed may have the password anywhere before the last "@".
+    before, at, after = text.rpartition("@")
+    return f"{before.partition('//')[0]}//***@{after}" if at else text
 
 
 def _installed_postgresql_driver(url: URL) -> str:
