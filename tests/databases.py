@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import secrets
 import shutil
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from pytest_postgresql.janitor import DatabaseJanitor
 from sqlalchemy import URL, Engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from dbos_orm import schema
 from tests.engines import async_engine_for, engine_for
 
 Backend = Literal["postgresql", "sqlite"]
@@ -106,10 +105,7 @@ class TestDatabase:
 
 def install_schema(engine: Engine) -> None:
     """Bring an empty database to the schema of this dbos_orm."""
-    if importlib.util.find_spec("dbos_orm.schema"):
-        importlib.import_module("dbos_orm.schema").upgrade(engine)
-    elif importlib.util.find_spec("dbos_orm.models"):
-        importlib.import_module("dbos_orm.models").metadata.create_all(engine)
+    schema.upgrade(engine)
 
 
 def load_schema(*, host: str, port: int, user: str, password: str | None, dbname: str, **_: object) -> None:
@@ -132,8 +128,6 @@ def sqlite_url(file: Path) -> URL:
 def _install_schema_at(url: URL) -> None:
     engine = engine_for(url)
     try:
-        with engine.begin():
-            pass  # On SQLite this makes the file, also where there is no schema to install.
         install_schema(engine)
     finally:
         engine.dispose()

@@ -36,6 +36,8 @@ SETTINGS = {
     "unix_socket_directories": "",
     "max_connections": "300",
     "shared_buffers": "64MB",
+    # Files beside the data, where the default leaves segments behind when the server is killed.
+    "dynamic_shared_memory_type": "mmap",
     # A killed server keeps what it wrote, only a power cut loses it, and no test cuts the power.
     # synchronous_commit stays on: without it an acknowledged commit is lost with the process.
     "fsync": "off",
