@@ -43,7 +43,7 @@ def _database_advice(value: object) -> str | None:
 
 def _conversion_advice(value: object) -> str | None:
     kind = type(value)
-    if isinstance(value, CONTENT_TYPES) and not _is_data_class(kind):
+    if isinstance(value, CONTENT_TYPES) and kind not in CONTENT_TYPES and not _is_data_class(kind):
         base = next(base for base in kind.__mro__ if base in CONTENT_TYPES)
         return f"only {base.__name__} itself comes back as what it was; convert it with {base.__name__}(...)"
     cases = (
