@@ -19,6 +19,10 @@ if sys.version_info >= (3, 14):
     import annotationlib
 
 
+_WITHOUT_DATA = frozenset({"builtins", "enum", "pydantic", "typing"})
+"""Packages whose own base classes have annotations that say nothing about the user's values."""
+
+
 class Annotation(NamedTuple):
     """One annotation, perhaps still a string, and where its names are looked up."""
 
@@ -41,6 +45,8 @@ def annotations_of(source: Callable[..., object] | type) -> Iterator[Annotation]
     """The annotations of a function's parameters and result, or of the attributes of a class."""
     if isinstance(source, type):
         for base in source.__mro__:
+            if base.__module__.partition(".")[0] in _WITHOUT_DATA:
+                continue
             module = sys.modules.get(base.__module__)
             for written in _written(base).values():
                 yield Annotation(written, vars(module) if module else {}, vars(base))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from datetime import datetime, time
 from decimal import Decimal
@@ -18,6 +19,8 @@ def assert_same(one: Any, other: Any) -> None:
                 assert_same(left, right)
         case dict():
             assert_same([*one.items()], [*other.items()])
+        case _ if dataclasses.is_dataclass(other):
+            assert_same(vars(one), vars(other))
         case set() | frozenset():
             assert one == other
             assert {type(member) for member in one} == {type(member) for member in other}

