@@ -38,25 +38,28 @@ __all__ = [
 _ALEMBIC: Final = threading.Lock()
 
 
-def upgrade(engine: Engine, revision: str = "head") -> None:
+def upgrade(engine: Engine, revision: str = "head") -> str | None:
     """Bring the database of ``engine`` to a revision, the newest by default; nothing to do is no error.
+
+    Returns the revision that it found, None in a database without tables of ours.
 
     Raises:
         SchemaVersionError: a newer library has migrated the database.
         ConfigurationError: there is no such revision.
     """
     with engine.connect() as connection:
-        upgrade_connection(connection, revision)
+        return upgrade_connection(connection, revision)
 
 
-def upgrade_connection(connection: Connection, revision: str = "head") -> None:
+def upgrade_connection(connection: Connection, revision: str = "head") -> str | None:
     """Do what ``upgrade`` does, on one connection: for ``AsyncConnection.run_sync``.
 
     Inside a transaction of the caller's, nothing is committed; outside of one, all is.
     """
     with alone(connection):
-        _require_known_revision(connection)
+        found = _require_known_revision(connection)
         _run(connection, command.upgrade, revision)
+    return found
 
 
 def downgrade(engine: Engine, revision: str) -> None:

@@ -36,9 +36,7 @@ def migrate(
         say_verbatim(schema.sql(database, revision))
         return
     with open_database(database) as connection:
-        before = schema_revision(connection).found
-        connection.rollback()
-        schema.upgrade_connection(connection, revision)
+        before = schema.upgrade_connection(connection, revision)
         after = schema_revision(connection).found
     if before == after:
         say(f"{shown(database)} is at revision {after} already")
