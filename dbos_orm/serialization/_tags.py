@@ -28,6 +28,8 @@ LEAST_PLAIN = -GREATEST_PLAIN
 
 _SURROGATE_PAIR = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
 
+_MINUTE = timedelta(minutes=1)
+
 # A zone's key becomes a file name and a resource of the package tzdata.
 _ZONE_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*")
 
@@ -94,23 +96,25 @@ def _read_timedelta(parts: list[int]) -> timedelta:
 
 
 def _write_clock(value: datetime | time) -> object:
-    """ISO text alone where that says everything; else with the zone's key, the fold, the offset's name."""
+    """ISO text alone where that says everything; else what it leaves out is beside it."""
     zone = _zone(value.tzinfo)
     if not zone and not value.fold:
         return value.isoformat()
-    if "zone" in zone:
+    if zone:
         value = value.replace(tzinfo=None)
     fold = {"fold": value.fold} if value.fold else {}
     return {"at": value.isoformat(), **zone, **fold}
 
 
-def _zone(zone: tzinfo | None) -> dict[str, str]:
+def _zone(zone: tzinfo | None) -> dict[str, object]:
     if zone is None:
         return {}
     if type(zone) is timezone:
-        name = zone.tzname(None)
-        offset = zone.utcoffset(None)
-        return {} if name == timezone(offset).tzname(None) else {"name": name}
+        offset, name = zone.utcoffset(None), zone.tzname(None)
+        # Python 3.11 reads an offset below a second as UTC.
+        if name == timezone(offset).tzname(None) and not offset % _MINUTE:
+            return {}
+        return {"offset": _write_timedelta(offset), "name": name}
     if type(zone) is ZoneInfo and _ZONE_KEY.fullmatch(zone.key or ""):
         return {"zone": zone.key}
     refused = RefusedError(
@@ -125,12 +129,11 @@ def _read_clock(payload: Any, parse: Callable[[str], Any]) -> Any:
         return parse(payload)
     value = parse(payload["at"])
     if "zone" in payload:
-        key = payload["zone"]
-        if not _ZONE_KEY.fullmatch(key):
-            raise ValueError(f"{key!r} is no key of a time zone")
-        value = value.replace(tzinfo=ZoneInfo(key))
-    elif "name" in payload:
-        value = value.replace(tzinfo=timezone(value.utcoffset(), payload["name"]))
+        if not _ZONE_KEY.fullmatch(payload["zone"]):
+            raise ValueError(f"{payload['zone']!r} is no key of a time zone")
+        value = value.replace(tzinfo=ZoneInfo(payload["zone"]))
+    elif "offset" in payload:
+        value = value.replace(tzinfo=timezone(_read_timedelta(payload["offset"]), payload["name"]))
     return value.replace(fold=payload.get("fold", 0))
 
 

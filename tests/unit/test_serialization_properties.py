@@ -44,8 +44,9 @@ CODEC = make_codec()
 
 any_text = st.text(st.characters(exclude_categories=()))
 near_tags = st.sampled_from(["$", "$dict", "$date", "$tuple", "$x:Y", "\ud83d\ude00", "\0"])
-offsets = st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone)
-zones = st.none() | offsets | st.timezones()
+offsets = st.timedeltas(timedelta(hours=-23), timedelta(hours=23)) | st.just(timedelta(microseconds=1))
+fixed = offsets.map(timezone) | st.builds(timezone, offsets, st.text())
+zones = st.none() | fixed | st.timezones()
 hashable: st.SearchStrategy[Any] = st.one_of(
     st.none(),
     st.booleans(),
