@@ -15,9 +15,10 @@ from enum import Enum
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
+from dbos_orm.serialization._shapes import is_pydantic
+
 if sys.version_info >= (3, 14):
     import annotationlib
-
 
 _WITHOUT_DATA = frozenset({"builtins", "enum", "pydantic", "typing"})
 """Packages whose own base classes have annotations that say nothing about the user's values."""
@@ -48,8 +49,12 @@ def annotations_of(source: Callable[..., object] | type) -> Iterator[Annotation]
             if base.__module__.partition(".")[0] in _WITHOUT_DATA:
                 continue
             module = sys.modules.get(base.__module__)
-            for written in _written(base).values():
+            # ``class Orders(Page[Order])`` says Order in its bases only.
+            for written in (*_written(base).values(), *vars(base).get("__orig_bases__", ())):
                 yield Annotation(written, vars(module) if module else {}, vars(base))
+        # A generic pydantic model fills its parameters in here, not in its annotations.
+        for each in getattr(source, "model_fields", {}).values() if is_pydantic(source) else ():
+            yield Annotation(each.annotation, {}, {})
         return
     function = inspect.unwrap(source)
     names = getattr(function, "__globals__", {})

@@ -55,7 +55,7 @@ def is_mapped(kind: type) -> bool:
     return hasattr(kind, "_sa_class_manager")
 
 
-def is_pydantic(kind: type) -> bool:
+def is_pydantic(kind: Any) -> bool:
     """Whether this is a pydantic model; pydantic is not imported to find out."""
     pydantic = sys.modules.get("pydantic")
     return pydantic is not None and issubclass(kind, pydantic.BaseModel)
@@ -159,10 +159,9 @@ def _pydantic(kind: Any) -> _Directions:
         given = state["__pydantic_fields_set__"]
         if len(given) < len(parts) or given - parts.keys():
             parts["$set"] = sorted(given)
-        if state["__pydantic_extra__"] is not None:
-            parts["$extra"] = state["__pydantic_extra__"]
-        if state["__pydantic_private__"] is not None:
-            parts["$private"] = state["__pydantic_private__"]
+        for word in ("extra", "private"):  # a RootModel has neither
+            if (part := state.get(f"__pydantic_{word}__")) is not None:
+                parts[f"${word}"] = part
         return parts
 
     def put_together(parts: dict[str, Any]) -> object:
