@@ -89,6 +89,8 @@ def default_schema(connection: Connection) -> str | None:
 
 def lock_schema(connection: Connection) -> None:
     """Wait until nobody else changes this schema; it stays ours until the end of the open transaction."""
+    if not connection.in_transaction():
+        connection.begin()
     if connection.dialect.name == "postgresql":
         connection.execute(advisory_lock())
     # The driver's default is to begin at the first INSERT, after the first tables were made.

@@ -77,7 +77,9 @@ class Payload(TypeDecorator[str]):
 
     Reading is a cast to text in the SELECT or RETURNING list: the drivers would otherwise parse a
     JSON column. In statements, ``WorkflowStatus.output["total"].as_integer()`` works on both
-    databases. A statement that hides the column's type (VALUES in a FROM) must cast to it.
+    databases; PostgreSQL cannot look into a payload that holds ``\\u0000`` or half a surrogate pair, and
+    such a row fails the statement that does. A statement that hides the column's type (VALUES in a
+    FROM) must cast to it.
     """
 
     impl = JSON(none_as_null=True)
