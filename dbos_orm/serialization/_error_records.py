@@ -67,7 +67,7 @@ class ErrorRecords:
         else:
             record |= self._contents(error, depth)
         notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
-        text = _traceback_text(error)
+        text = _traceback_text(error) or getattr(error, "traceback_text", None)
         return record | ({"notes": notes} if notes else {}) | ({"traceback": text} if text else {})
 
     def restore(self, record: object) -> BaseException:
@@ -82,7 +82,7 @@ class ErrorRecords:
             raise SerializationError("payload", type(record).__qualname__, "expected the record of an error")
         error = self._original(record) or self._remote(record)
         if text := record.get("traceback"):
-            error.__cause__ = RaisedElsewhereError(text)
+            _set(error, "__cause__", RaisedElsewhereError(text))
         return error
 
     def _contents(self, error: BaseException, depth: int) -> _Record:
@@ -130,12 +130,12 @@ class ErrorRecords:
         builtin: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
         builtin.__init__(error, *args)
         for name, value in record.get("attributes", {}).items():
-            BaseException.__setattr__(error, name, value)
+            _set(error, name, value)
         for name, inner in record.get("errors", {}).items():
             value = [self.restore(one) for one in inner] if isinstance(inner, list) else self.restore(inner)
-            BaseException.__setattr__(error, name, value)
-        for note in record.get("notes", ()):
-            error.add_note(note)
+            _set(error, name, value)
+        if notes := record.get("notes"):
+            _set(error, "__notes__", notes)
         return error
 
     def _remote(self, record: _Record) -> RemoteError:
@@ -144,6 +144,11 @@ class ErrorRecords:
             record["type"], record.get("message", ""), record.get("traceback"), record.get("notes", ())
         )
         return as_remote(plain, next((kind for kind in known if kind is not None), None))
+
+
+def _set(error: BaseException, name: str, value: object) -> None:
+    # Past what the class does about attributes: a frozen dataclass refuses them.
+    BaseException.__setattr__(error, name, value)
 
 
 def _message(error: BaseException) -> str:
