@@ -4,12 +4,15 @@ Written out and not taken from the models: a migration must go on doing what it 
 was released. ``op.f`` says that a name is final, so that no naming convention changes it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import ExecutableDDLElement
+from sqlalchemy.sql.compiler import DDLCompiler
 
 revision: str = "0001"
 down_revision: str | None = None
@@ -24,6 +27,19 @@ ATTRIBUTES = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 SEQUENCE = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 LIVE = "status IN ('ENQUEUED', 'DELAYED', 'PENDING')"
+
+
+class SetStorage(ExecutableDDLElement):
+    """A statement of its own, since create_table takes the parameters only from SQLAlchemy 2.1 on."""
+
+    def __init__(self, table: sa.Table, parameters: Mapping[str, float]) -> None:
+        self.table, self.parameters = table, parameters
+
+
+@compiles(SetStorage, "postgresql")
+def compile_set_storage(element: SetStorage, compiler: DDLCompiler, **_: Any) -> str:
+    parameters = ", ".join(f"{name} = {value}" for name, value in element.parameters.items())
+    return f"ALTER TABLE {compiler.preparer.format_table(element.table)} SET ({parameters})"
 
 
 def upgrade() -> None:
@@ -82,6 +98,11 @@ def _uuid_version_7() -> Any:
     )
 
 
+def _set_storage(table: sa.Table, **parameters: float) -> None:
+    if _on_postgresql():
+        op.execute(SetStorage(table, parameters))
+
+
 def _create_index(
     name: str, table: str, *columns: str, where: str | None = None, unique: bool = False
 ) -> None:
@@ -97,7 +118,7 @@ def _create_index(
 
 
 def _create_workflow_status() -> None:
-    op.create_table(
+    table = op.create_table(
         "dbos_workflow_status",
         sa.Column("workflow_id", sa.Text(), nullable=False),
         sa.Column("application", sa.Text(), nullable=False),
@@ -145,28 +166,18 @@ def _create_workflow_status() -> None:
             "'MAX_RECOVERY_ATTEMPTS_EXCEEDED')",
             name=op.f("ck_dbos_workflow_status_status"),
         ),
-        postgresql_with={
-            "fillfactor": 80,
-            "autovacuum_vacuum_scale_factor": 0.02,
-            "autovacuum_analyze_scale_factor": 0.05,
-        },
+    )
+    _set_storage(
+        table, fillfactor=80, autovacuum_vacuum_scale_factor=0.02, autovacuum_analyze_scale_factor=0.05
     )
     for purpose, columns, where in (
-        (
-            "claim",
-            ("application", "queue", "name", "version", "priority", "sequence"),
-            "status = 'ENQUEUED'",
-        ),
+        ("claim", ("application", "queue", "name", "version", "priority", "sequence"), "status = 'ENQUEUED'"),
         (
             "partition",
             ("application", "queue", "partition_key", "priority", "sequence"),
             "status = 'ENQUEUED' AND partition_key IS NOT NULL",
         ),
-        (
-            "running",
-            ("application", "queue", "partition_key"),
-            "status = 'PENDING' AND queue IS NOT NULL",
-        ),
+        ("running", ("application", "queue", "partition_key"), "status = 'PENDING' AND queue IS NOT NULL"),
         ("owned", ("executor_id",), "status = 'PENDING'"),
         ("letting_go", ("executor_id",), "status = 'CANCELLED' AND owner_token IS NOT NULL"),
         ("delayed", ("delay_until",), "status = 'DELAYED'"),
@@ -189,7 +200,7 @@ def _create_workflow_status() -> None:
 
 
 def _create_steps() -> None:
-    op.create_table(
+    table = op.create_table(
         "dbos_step_output",
         sa.Column("workflow_id", sa.Text(), nullable=False),
         sa.Column("scope", sa.Text(), server_default="", nullable=False),
@@ -208,11 +219,12 @@ def _create_steps() -> None:
         sa.Column("started_at", INSTANT),
         sa.Column("completed_at", INSTANT),
         sa.PrimaryKeyConstraint("workflow_id", "scope", "step_id", name=op.f("pk_dbos_step_output")),
-        postgresql_with={
-            "autovacuum_vacuum_scale_factor": 0.05,
-            "autovacuum_vacuum_insert_scale_factor": 0.05,
-            "autovacuum_analyze_scale_factor": 0.05,
-        },
+    )
+    _set_storage(
+        table,
+        autovacuum_vacuum_scale_factor=0.05,
+        autovacuum_vacuum_insert_scale_factor=0.05,
+        autovacuum_analyze_scale_factor=0.05,
     )
     _create_index("ix_dbos_step_output_child", "dbos_step_output", "child_id", where="child_id IS NOT NULL")
     op.create_table(
@@ -236,7 +248,7 @@ def _create_steps() -> None:
 
 
 def _create_messages_events_and_streams() -> None:
-    op.create_table(
+    table = op.create_table(
         "dbos_notification",
         sa.Column("workflow_id", sa.Text(), nullable=False),
         sa.Column("message_id", sa.Text(), nullable=False),
@@ -251,15 +263,15 @@ def _create_messages_events_and_streams() -> None:
         sa.Column("consumed_step_id", sa.Integer()),
         sa.Column("created_at", INSTANT, server_default=_now(), nullable=False),
         sa.PrimaryKeyConstraint("workflow_id", "message_id", name=op.f("pk_dbos_notification")),
-        postgresql_with={"fillfactor": 90, "autovacuum_vacuum_scale_factor": 0.05},
     )
+    _set_storage(table, fillfactor=90, autovacuum_vacuum_scale_factor=0.05)
     _create_index(
         "ix_dbos_notification_unconsumed",
         "dbos_notification",
         *("workflow_id", "topic", "sequence"),
         where="consumed_at IS NULL",
     )
-    op.create_table(
+    table = op.create_table(
         "dbos_workflow_event",
         sa.Column("workflow_id", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
@@ -270,8 +282,8 @@ def _create_messages_events_and_streams() -> None:
         sa.Column("created_at", INSTANT, server_default=_now(), nullable=False),
         sa.Column("updated_at", INSTANT, server_default=_now(), nullable=False),
         sa.PrimaryKeyConstraint("workflow_id", "key", name=op.f("pk_dbos_workflow_event")),
-        postgresql_with={"fillfactor": 80, "autovacuum_vacuum_scale_factor": 0.05},
     )
+    _set_storage(table, fillfactor=80, autovacuum_vacuum_scale_factor=0.05)
     op.create_table(
         "dbos_workflow_event_history",
         sa.Column("workflow_id", sa.Text(), nullable=False),
@@ -321,7 +333,7 @@ def _create_queues_and_schedules() -> None:
         sa.Column("updated_at", INSTANT, server_default=_now(), nullable=False),
         sa.PrimaryKeyConstraint("application", "name", name=op.f("pk_dbos_queue")),
     )
-    op.create_table(
+    table = op.create_table(
         "dbos_rate_start",
         sa.Column("workflow_id", sa.Text(), nullable=False),
         sa.Column("owner_token", sa.Text(), nullable=False),
@@ -330,13 +342,10 @@ def _create_queues_and_schedules() -> None:
         sa.Column("partition_key", sa.Text()),
         sa.Column("started_at", INSTANT, server_default=_now(), nullable=False),
         sa.PrimaryKeyConstraint("workflow_id", "owner_token", name=op.f("pk_dbos_rate_start")),
-        postgresql_with={"autovacuum_vacuum_scale_factor": 0.05},
     )
-    _create_index(
-        "ix_dbos_rate_start_window",
-        "dbos_rate_start",
-        *("application", "queue", "partition_key", "started_at"),
-    )
+    _set_storage(table, autovacuum_vacuum_scale_factor=0.05)
+    rate_columns = ("application", "queue", "partition_key", "started_at")
+    _create_index("ix_dbos_rate_start_window", "dbos_rate_start", *rate_columns)
     op.create_table(
         "dbos_schedule",
         sa.Column("application", sa.Text(), nullable=False),
@@ -363,7 +372,7 @@ def _create_queues_and_schedules() -> None:
 
 
 def _create_executor() -> None:
-    op.create_table(
+    table = op.create_table(
         "dbos_executor",
         sa.Column("executor_id", sa.Text(), nullable=False),
         sa.Column("application", sa.Text(), nullable=False),
@@ -379,5 +388,5 @@ def _create_executor() -> None:
         sa.Column("renewed_at", INSTANT, server_default=_now(), nullable=False),
         sa.Column("expired_at", INSTANT),
         sa.PrimaryKeyConstraint("executor_id", name=op.f("pk_dbos_executor")),
-        postgresql_with={"fillfactor": 50, "autovacuum_vacuum_scale_factor": 0},
     )
+    _set_storage(table, fillfactor=50, autovacuum_vacuum_scale_factor=0)

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from dbos_orm.models._base import Base
 from dbos_orm.models._defaults import ServerInstant
+from dbos_orm.models._storage import set_storage
 
 __all__ = ["Executor"]
 
@@ -21,8 +22,6 @@ class Executor(Base):
     """
 
     __tablename__ = "dbos_executor"
-    # Updated every few seconds for as long as the process lives: room for updates on its own page.
-    __table_args__ = ({"postgresql_with": {"fillfactor": 50, "autovacuum_vacuum_scale_factor": 0}},)
 
     executor_id: Mapped[str] = mapped_column(primary_key=True)
     application: Mapped[str]
@@ -41,3 +40,7 @@ class Executor(Base):
 
     def __repr__(self) -> str:
         return f"<Executor {self.executor_id!r} of {self.application!r}>"
+
+
+# Updated every few seconds for as long as the process lives: room for updates on its own page.
+set_storage(Executor, fillfactor=50, autovacuum_vacuum_scale_factor=0)

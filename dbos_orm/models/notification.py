@@ -9,6 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from dbos_orm.models._base import Base
 from dbos_orm.models._defaults import SequenceText, ServerInstant
+from dbos_orm.models._storage import set_storage
 from dbos_orm.models._types import Payload
 
 __all__ = ["Notification"]
@@ -31,7 +32,6 @@ class Notification(Base):
             postgresql_where=_UNCONSUMED,
             sqlite_where=_UNCONSUMED,
         ),
-        {"postgresql_with": {"fillfactor": 90, "autovacuum_vacuum_scale_factor": 0.05}},
     )
 
     workflow_id: Mapped[str] = mapped_column(primary_key=True)
@@ -56,3 +56,6 @@ class Notification(Base):
 
     def __repr__(self) -> str:
         return f"<Notification {self.message_id!r} to {self.workflow_id!r} topic {self.topic!r}>"
+
+
+set_storage(Notification, fillfactor=90, autovacuum_vacuum_scale_factor=0.05)

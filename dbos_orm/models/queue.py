@@ -9,6 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from dbos_orm.models._base import Base
 from dbos_orm.models._defaults import ServerInstant
+from dbos_orm.models._storage import set_storage
 
 __all__ = ["Queue", "RateStart"]
 
@@ -47,7 +48,6 @@ class RateStart(Base):
     __tablename__ = "dbos_rate_start"
     __table_args__ = (
         Index("ix_dbos_rate_start_window", "application", "queue", "partition_key", "started_at"),
-        {"postgresql_with": {"autovacuum_vacuum_scale_factor": 0.05}},
     )
 
     workflow_id: Mapped[str] = mapped_column(primary_key=True)
@@ -60,3 +60,6 @@ class RateStart(Base):
 
     def __repr__(self) -> str:
         return f"<RateStart {self.workflow_id!r} in {self.queue!r}>"
+
+
+set_storage(RateStart, autovacuum_vacuum_scale_factor=0.05)

@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, Index, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from dbos_orm.models._base import Base
+from dbos_orm.models._storage import set_storage
 from dbos_orm.models._types import Payload
 
 if TYPE_CHECKING:
@@ -30,13 +31,6 @@ class StepOutput(Base):
     __tablename__ = "dbos_step_output"
     __table_args__ = (
         Index("ix_dbos_step_output_child", "child_id", postgresql_where=_HAS_CHILD, sqlite_where=_HAS_CHILD),
-        {
-            "postgresql_with": {
-                "autovacuum_vacuum_scale_factor": 0.05,
-                "autovacuum_vacuum_insert_scale_factor": 0.05,
-                "autovacuum_analyze_scale_factor": 0.05,
-            },
-        },
     )
 
     workflow_id: Mapped[str] = mapped_column(primary_key=True)
@@ -87,3 +81,12 @@ class StepOutput(Base):
 
     def __repr__(self) -> str:
         return f"<StepOutput {self.workflow_id!r} {self.path} {self.name!r}>"
+
+
+# Written once and hardly ever changed, so the pages may be full.
+set_storage(
+    StepOutput,
+    autovacuum_vacuum_scale_factor=0.05,
+    autovacuum_vacuum_insert_scale_factor=0.05,
+    autovacuum_analyze_scale_factor=0.05,
+)

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from dbos_orm.models._base import Base
 from dbos_orm.models._defaults import SequenceText, ServerInstant
+from dbos_orm.models._storage import set_storage
 from dbos_orm.models._types import Payload
 
 __all__ = ["WorkflowEvent", "WorkflowEventHistory"]
@@ -16,7 +17,6 @@ class WorkflowEvent(Base):
     """The newest value of one key of one workflow."""
 
     __tablename__ = "dbos_workflow_event"
-    __table_args__ = ({"postgresql_with": {"fillfactor": 80, "autovacuum_vacuum_scale_factor": 0.05}},)
 
     workflow_id: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
@@ -30,6 +30,9 @@ class WorkflowEvent(Base):
 
     def __repr__(self) -> str:
         return f"<WorkflowEvent {self.key!r} of {self.workflow_id!r}>"
+
+
+set_storage(WorkflowEvent, fillfactor=80, autovacuum_vacuum_scale_factor=0.05)
 
 
 class WorkflowEventHistory(Base):

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from dbos_orm._states import LIVE_STATES, TERMINAL_STATES, WorkflowState
 from dbos_orm.models._base import Base
 from dbos_orm.models._defaults import MicrosecondsBetween, RandomText, SequenceText, ServerInstant
+from dbos_orm.models._storage import set_storage
 from dbos_orm.models._types import Attributes, Payload
 
 if TYPE_CHECKING:
@@ -80,15 +81,6 @@ class WorkflowStatus(Base):
         _index("forked_from", "forked_from", where="forked_from IS NOT NULL"),
         _index("sequence", "sequence"),
         _index("completed", "completed_at", where="completed_at IS NOT NULL"),
-        {
-            # A row is updated two to five times and then rests: leave room on its page for that, and
-            # clean up after thousands of finished runs, not after a fifth of a table of millions.
-            "postgresql_with": {
-                "fillfactor": 80,
-                "autovacuum_vacuum_scale_factor": 0.02,
-                "autovacuum_analyze_scale_factor": 0.05,
-            },
-        },
     )
 
     workflow_id: Mapped[str] = mapped_column(primary_key=True)
@@ -216,3 +208,13 @@ class WorkflowStatus(Base):
 
     def __repr__(self) -> str:
         return f"<WorkflowStatus {self.workflow_id!r} {self.name!r} {self.status}>"
+
+
+# A row is updated two to five times and then rests: leave room on its page for that, and clean up
+# after thousands of finished runs, not after a fifth of a table of millions.
+set_storage(
+    WorkflowStatus,
+    fillfactor=80,
+    autovacuum_vacuum_scale_factor=0.02,
+    autovacuum_analyze_scale_factor=0.05,
+)
