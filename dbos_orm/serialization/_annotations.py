@@ -29,7 +29,12 @@ class Annotation(NamedTuple):
 
     written: object
     globals: Mapping[str, Any]
-    locals: Mapping[str, Any]
+    owner: Callable[..., object] | type
+
+    @property
+    def locals(self) -> Mapping[str, Any]:
+        """The names of the class, or those that the function takes from the function around it."""
+        return vars(self.owner) if isinstance(self.owner, type) else _closure(self.owner)
 
     def has_name(self, name: str) -> bool:
         """Whether a name can be found now."""
@@ -51,15 +56,15 @@ def annotations_of(source: Callable[..., object] | type) -> Iterator[Annotation]
             module = sys.modules.get(base.__module__)
             # ``class Orders(Page[Order])`` says Order in its bases only.
             for written in (*_written(base).values(), *vars(base).get("__orig_bases__", ())):
-                yield Annotation(written, vars(module) if module else {}, vars(base))
+                yield Annotation(written, vars(module) if module else {}, base)
         # A generic pydantic model fills its parameters in here, not in its annotations.
         for each in getattr(source, "model_fields", {}).values() if is_pydantic(source) else ():
-            yield Annotation(each.annotation, {}, {})
+            yield Annotation(each.annotation, {}, source)
         return
     function = inspect.unwrap(source)
     names = getattr(function, "__globals__", {})
     for written in _written(function).values():
-        yield Annotation(written, names, _closure(function))
+        yield Annotation(written, names, function)
 
 
 def classes_in(meaning: object) -> Iterator[type]:

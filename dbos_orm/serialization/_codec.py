@@ -114,8 +114,8 @@ class Codec:
             bound = signature.bind(*args, **kwargs)
             args, kwargs = bound.args, bound.kwargs
         try:
-            return self._dumps({"args": list(args), "kwargs": kwargs})
-        except Exception:
+            return self.encode({"args": list(args), "kwargs": kwargs}, root="arguments")
+        except SerializationError:
             # Once more, one at a time, to name the one that it was.
             for name, argument in _named(args, kwargs, signature):
                 self.encode(argument, root=f"arguments{name}")

@@ -13,6 +13,7 @@ import pytest
 
 from dbos_orm.errors import SerializationError
 from dbos_orm.serialization import Codec, JSONSerializer, PickleSerializer, Serializer, TypeRegistry
+from dbos_orm.serialization._encoding import DEEPEST
 
 
 @dataclass
@@ -186,6 +187,18 @@ def test_the_path_of_a_refused_argument_names_its_parameter(
         codec.encode_arguments(args, kwargs, signature=signature)
 
     assert caught.value.path == path
+
+
+def test_an_argument_that_only_just_has_no_room_is_refused(codec: Codec) -> None:
+    value: list[Any] = []
+    for _ in range(DEEPEST):
+        value = [value]
+    assert codec.encode(value, root="result")
+
+    with pytest.raises(SerializationError, match="nested deeper") as caught:
+        codec.encode_arguments((value,), {}, signature=None)
+
+    assert caught.value.path.startswith("arguments.args[0][0]")
 
 
 @pytest.mark.parametrize("payload", ["[]", "{}", '{"args":{},"kwargs":{}}', '{"args":[],"kwargs":[]}'])

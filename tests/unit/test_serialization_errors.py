@@ -8,12 +8,9 @@ import json
 import pickle
 import sys
 import traceback
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
 
 import pytest
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from dbos_orm import errors
 from dbos_orm.errors import (
@@ -24,55 +21,19 @@ from dbos_orm.errors import (
 )
 from dbos_orm.serialization import Codec, JSONSerializer, PickleSerializer, RaisedElsewhereError, TypeRegistry
 from tests.unit import test_errors
-
-
-class ShopError(Exception):
-    def __str__(self) -> str:
-        return f"shop: {self.needed}"  # type: ignore[attr-defined]
-
-
-class OutOfStockError(Exception):
-    def __init__(self, item: str, *, left: int) -> None:
-        super().__init__(f"no {item} left but {left}")
-        self.item, self.left = item, left
-
-
-class SoldOutError(OutOfStockError):
-    pass
-
-
-class SilentError(ValueError):
-    def __init__(self, value: int) -> None:
-        self.value = value
-
-
-class DiskError(OSError):
-    def __init__(self, path: str) -> None:
-        super().__init__(28, "full", path)
-        self.path = path
-
-
-@dataclass(frozen=True)
-class DataError(Exception):
-    code: int
-
-
-class UnpicklableError(Exception):
-    def __init__(self, one: str, two: str) -> None:
-        super().__init__(one)
-        self.two = two
-
-
-class BrokenTextError(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("no text")
-
-
-class StrictError(Exception):
-    def __new__(cls, *args: object) -> Self:
-        if args != ("secret",):
-            raise TypeError("no")
-        return super().__new__(cls, *args)
+from tests.unit.shop_errors import (
+    BrokenTextError,
+    DataError,
+    DiskError,
+    OutOfStockError,
+    ShopError,
+    SilentError,
+    SoldOutError,
+    StrictError,
+    UnpicklableError,
+    come_back,
+    raised,
+)
 
 
 @pytest.fixture
@@ -83,16 +44,6 @@ def types() -> TypeRegistry:
 @pytest.fixture
 def codec(types: TypeRegistry) -> Codec:
     return Codec(JSONSerializer(types))
-
-
-def raised(error: BaseException) -> BaseException:
-    with pytest.raises(type(error)) as caught:
-        raise error
-    return caught.value
-
-
-def come_back(codec: Codec, error: BaseException) -> Any:
-    return codec.decode_error(codec.encode_error(error), codec.name)
 
 
 RECORDED_ERRORS = [kind for kind in test_errors.PUBLIC_ERRORS if issubclass(kind, errors.DBOSError)]
@@ -258,11 +209,11 @@ def test_an_error_that_is_not_registered_comes_back_as_a_remote_error(codec: Cod
     read = come_back(codec, error)
 
     assert isinstance(read, RemoteError)
-    assert read.type_name == f"{__name__}:OutOfStockError"
+    assert read.type_name == f"{OutOfStockError.__module__}:OutOfStockError"
     assert read.message == "no tea left but 1"
     assert read.notes == read.__notes__ == ["note"]
     assert "in raised" in str(read.traceback_text)
-    assert str(read) == f"{__name__}:OutOfStockError: no tea left but 1"
+    assert str(read) == f"{OutOfStockError.__module__}:OutOfStockError: no tea left but 1"
 
 
 def test_a_remote_error_is_caught_as_its_nearest_known_ancestor(codec: Codec, types: TypeRegistry) -> None:
@@ -326,7 +277,7 @@ def test_an_error_that_misbehaves_is_recorded_all_the_same(
     read = come_back(codec, raised(error))
 
     assert isinstance(read, RemoteError)
-    assert read.type_name == f"{__name__}:{kind.__name__}"
+    assert read.type_name == f"{kind.__module__}:{kind.__name__}"
 
 
 def test_an_error_that_holds_itself_is_recorded(codec: Codec) -> None:
@@ -374,76 +325,3 @@ def test_pickle_keeps_an_error_whole_and_what_cannot_be_unpickled_as_a_record() 
     assert isinstance(come_back(codec, raised(error)), RemoteError)
     assert isinstance(come_back(codec, raised(ValueError(lambda: 1))), RemoteError)
     assert "in raised" in come_back(codec, raised(SilentError(4))).__cause__.text
-
-
-# What code names
-
-
-def step_that_raises() -> None:
-    raise OutOfStockError("tea", left=0)
-
-
-def workflow_that_catches() -> None:
-    try:
-        step_that_raises()
-    except (errors.RemoteError, SQLAlchemyError, json.JSONDecodeError):
-
-        def inner() -> None:
-            raise SilentError(1)
-
-        inner()
-
-
-RETRIED = (DiskError, TimeoutError)
-
-
-def step_with_a_constant() -> object:
-    return RETRIED
-
-
-def test_an_error_that_a_registered_function_names_comes_back_as_itself(
-    codec: Codec, types: TypeRegistry
-) -> None:
-    types.register_function(step_that_raises)
-    types.register_function(workflow_that_catches)
-    types.register_function(step_with_a_constant)
-    types.register_function(len)
-
-    for error in (
-        OutOfStockError("tea", left=1),
-        SilentError(1),
-        json.JSONDecodeError("x", "y", 0),
-        DiskError("/"),
-    ):
-        assert type(come_back(codec, error)) is type(error)
-    assert type(come_back(codec, UnpicklableError("a", "b"))) is RemoteError
-
-
-def test_a_database_error_is_caught_where_its_base_is_named(codec: Codec, types: TypeRegistry) -> None:
-    types.register_function(workflow_that_catches)
-    error = IntegrityError("INSERT", {"id": 1}, Exception("duplicate"))
-
-    read = come_back(codec, raised(error))
-
-    assert isinstance(read, SQLAlchemyError)
-    assert isinstance(read, RemoteError)
-    assert read.message == str(error)
-
-
-def test_an_error_in_an_annotation_is_registered(codec: Codec, types: TypeRegistry) -> None:
-    def function(error: DataError | None) -> None: ...
-
-    types.register_annotations(function)
-
-    assert come_back(codec, DataError(1)).code == 1
-
-
-def test_a_registered_database_error_comes_back(codec: Codec, types: TypeRegistry) -> None:
-    types.register(IntegrityError)
-    error = IntegrityError("INSERT", {"id": 1}, Exception("duplicate"))
-
-    read = come_back(codec, raised(error))
-
-    assert type(read) is IntegrityError
-    assert str(read) == str(error)
-    assert isinstance(read.orig, Exception)

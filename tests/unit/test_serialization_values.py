@@ -205,8 +205,10 @@ def test_a_refusal_says_what_to_do(codec: Codec, value: object, advice: str) -> 
 
 
 def test_a_row_of_a_query_is_refused_with_advice(codec: Codec) -> None:
-    with create_engine("sqlite://").connect() as connection:
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
         row = connection.execute(text("select 1 as one")).one()
+    engine.dispose()
 
     assert "dict(row._mapping)" in refusal(codec, row).advice
 
