@@ -1,8 +1,9 @@
 """The declarative base of every table in the main database, and how constraints are named."""
 
 from datetime import datetime, timedelta
+from typing import ClassVar
 
-from sqlalchemy import MetaData, Text
+from sqlalchemy import MetaData, Table, Text
 from sqlalchemy.orm import DeclarativeBase
 
 from dbos_orm.models._types import Instant, Microseconds
@@ -27,5 +28,6 @@ TYPES_OF_ANNOTATIONS = {str: Text, datetime: Instant, timedelta: Microseconds}
 class Base(DeclarativeBase):
     """The base of the library's models; yours stays your own."""
 
+    __table__: ClassVar[Table]
     metadata = metadata
     type_annotation_map = TYPES_OF_ANNOTATIONS

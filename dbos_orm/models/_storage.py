@@ -28,6 +28,6 @@ def _compile(element: SetStorage, compiler: DDLCompiler, **_: Any) -> str:
 
 def set_storage(model: type[Base], **parameters: float) -> None:
     """Have the model's table created with these storage parameters, where the database is PostgreSQL."""
-    table = model.metadata.tables[model.__tablename__]
     settings = ", ".join(f"{name} = {value}" for name, value in parameters.items())
-    event.listen(table, "after_create", SetStorage(table, settings).execute_if(dialect="postgresql"))
+    statement = SetStorage(model.__table__, settings)
+    event.listen(model.__table__, "after_create", statement.execute_if(dialect="postgresql"))

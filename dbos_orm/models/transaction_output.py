@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import ClassVar
 
-from sqlalchemy import BigInteger, MetaData
+from sqlalchemy import BigInteger, MetaData, Table
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dbos_orm.models._base import NAMING_CONVENTION, TYPES_OF_ANNOTATIONS
@@ -20,6 +21,7 @@ transaction_metadata = MetaData(naming_convention=NAMING_CONVENTION)
 class SecondDatabaseBase(DeclarativeBase):
     """Apart from ``Base``, so that creating the main schema does not create its table."""
 
+    __table__: ClassVar[Table]
     metadata = transaction_metadata
     type_annotation_map = TYPES_OF_ANNOTATIONS
 

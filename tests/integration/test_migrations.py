@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, Table, create_engine, inspect, select, text
+from sqlalchemy import Engine, create_engine, inspect, select, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -257,7 +257,6 @@ class TestSecondDatabase:
         for _ in range(2):
             with engine.begin() as connection:
                 create_transaction_output(connection)
-        assert isinstance(TransactionOutput.__table__, Table)
         assert tables_of(engine) == {TransactionOutput.__table__.name}
 
     def test_the_main_database_does_not_have_it(self, database: TestDatabase) -> None:
