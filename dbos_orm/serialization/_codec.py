@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from dbos_orm.errors import SerializationError
-from dbos_orm.serialization._error_records import ErrorRecords
+from dbos_orm.serialization._error_records import ErrorRecords, outline
 from dbos_orm.serialization._json import JSONSerializer
 from dbos_orm.serialization._refusal import ROOT
 from dbos_orm.serialization._serializer import Serializer
@@ -79,6 +79,9 @@ class Codec:
         record = self._errors.record(error)
         if type(self._read_back(error)) is type(error):
             record["exception"] = error
+        if not self._accepts(record):
+            # Each part can be recorded, but all of them are nested too deeply.
+            record = outline(record)
         return self._dumps(record)
 
     def decode_error(self, payload: str, serializer: str) -> BaseException:

@@ -146,6 +146,12 @@ class ErrorRecords:
         return as_remote(plain, next((kind for kind in known if kind is not None), None))
 
 
+def outline(record: _Record) -> _Record:
+    """The texts of a record alone, which always can be recorded; it comes back as a ``RemoteError``."""
+    texts = ("type", "ancestors", "message", "notes", "traceback")
+    return {name: record[name] for name in texts if name in record}
+
+
 def _set(error: BaseException, name: str, value: object) -> None:
     # Past what the class does about attributes: a frozen dataclass refuses them.
     BaseException.__setattr__(error, name, value)

@@ -20,6 +20,7 @@ from dbos_orm.errors import (
     SerializationError,
 )
 from dbos_orm.serialization import Codec, JSONSerializer, PickleSerializer, RaisedElsewhereError, TypeRegistry
+from dbos_orm.serialization._encoding import DEEPEST
 from tests.unit import test_errors
 from tests.unit.shop_errors import (
     BrokenTextError,
@@ -286,6 +287,18 @@ def test_an_error_that_holds_itself_is_recorded(codec: Codec) -> None:
     vars(error)["list"] = [error, error]
 
     assert come_back(codec, error).args == ("no",)
+
+
+def test_an_error_that_only_just_has_no_room_comes_back_as_a_remote_error(codec: Codec) -> None:
+    nested: list[Any] = []
+    for _ in range(DEEPEST - 1):
+        nested = [nested]
+
+    read = come_back(codec, raised(ValueError(nested)))
+
+    assert isinstance(read, RemoteError)
+    assert read.type_name == "ValueError"
+    assert "in raised" in str(read.traceback_text)
 
 
 def test_a_cancelled_task_is_recorded(codec: Codec) -> None:
