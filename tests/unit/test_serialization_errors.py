@@ -290,7 +290,7 @@ def test_an_error_that_holds_itself_is_recorded(codec: Codec) -> None:
 
 
 def test_an_error_that_only_just_has_no_room_comes_back_as_a_remote_error(codec: Codec) -> None:
-    nested: list[Any] = []
+    nested: list[object] = []
     for _ in range(DEEPEST - 1):
         nested = [nested]
 
