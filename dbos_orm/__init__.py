@@ -1,0 +1,30 @@
+"""Durable workflows that live in your SQLAlchemy models."""
+
+from dbos_orm._binds import async_sqlite_engine
+from dbos_orm._context import RunContext, current_run
+from dbos_orm._dialects import sqlite_engine
+from dbos_orm._retry import Retry
+from dbos_orm._starting import WorkflowOptions
+from dbos_orm.app import DBOS
+
+from dbos_orm.config import Config
+from dbos_orm.handles import AsyncWorkflowHandle, StepInfo, WorkflowHandle, WorkflowInfo
+from dbos_orm.models import WorkflowState, WorkflowStatus
+
+__all__ = [
+    "DBOS",
+
+    "AsyncWorkflowHandle",
+    "Config",
+    "Retry",
+    "RunContext",
+    "StepInfo",
+    "WorkflowHandle",
+    "WorkflowInfo",
+    "WorkflowOptions",
+    "WorkflowState",
+    "WorkflowStatus",
+    "async_sqlite_engine",
+    "current_run",
+    "sqlite_engine",
+]

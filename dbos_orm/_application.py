@@ -1,0 +1,223 @@
+"""What both colours of application share: registration, state, and what a run may ask."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import uuid
+import weakref
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from dbos_orm import _launching
+from dbos_orm._binds import ResolvedBind
+from dbos_orm._callables import name_of, require_function, signature_of
+from dbos_orm._clock import Clock
+from dbos_orm._context import (
+    RunContext,
+    current_frame,
+    current_transaction,
+    frame_for_operation,
+    random_of,
+    uuid_of,
+)
+from dbos_orm._drivers.binding import Application, bind
+from dbos_orm._identifiers import IdentifierSource
+from dbos_orm._registry import RegisteredWorkflow, Registry, version_of
+from dbos_orm._retry import Retry
+from dbos_orm._runtime import Runtime
+from dbos_orm.config import Config, Duration, seconds
+from dbos_orm.errors import ConfigurationError, NotInWorkflowError
+from dbos_orm.handles import StepInfo, WorkflowInfo
+from dbos_orm.serialization import Codec, JSONSerializer, PickleSerializer, TypeRegistry
+
+
+class AnyDBOS:
+    """One application. Made at import, bound to a database, launched to execute; see ``DBOS`` and ``AsyncDBOS``."""
+
+    _decorator: ClassVar[str] = "dbos"
+
+    def __init__(self, *, name: str, modules: Sequence[str], config: Config) -> None:
+        if not isinstance(name, str) or not name.strip() or "\x00" in name:
+            raise ConfigurationError("name", name, "the application's name, a text", 'write DBOS(engine, name="shop")')
+        self.name = name
+        self.config = config
+        self.types = TypeRegistry()
+        """The types that this application's values may have; ``dbos.types.register(Money)``."""
+        self._modules = tuple(modules)
+        self._runtime = Runtime(_application(name, config, self.types))
+        self._launched: _launching.Launched | None = None
+        self._resolved: ResolvedBind | None = None
+        _watch_forks_and_exit(self)
+
+    def __repr__(self) -> str:
+        state = "unbound" if self._runtime.binding is None else "bound"
+        return f"<{type(self).__name__} {self.name!r} {'launched' if self._runtime.executing else state}>"
+
+    # -- registration ----------------------------------------------------------------------------
+
+    def _register_workflow(
+        self,
+        function: Callable[..., Any],
+        *,
+        is_async: bool,
+        name: str | None,
+        version: str | None,
+        timeout: Duration | None,
+        max_recovery_attempts: int | None,
+    ) -> RegisteredWorkflow:
+        require_function(function, "workflow", is_async=is_async)
+        found = name_of(function, name)
+        if timeout is not None and seconds(timeout, field="timeout") <= 0:
+            raise ConfigurationError("timeout", timeout, "more than zero", "leave it out for no timeout")
+        registered = RegisteredWorkflow(
+            name=found,
+            function=function,
+            version=version or self.config.application_version or version_of(function, found),
+            is_async=is_async,
+            signature=signature_of(function),
+            timeout=None if timeout is None else timedelta(seconds=seconds(timeout)),
+            max_recovery_attempts=max_recovery_attempts,
+        )
+        self._runtime.application.registry.add_workflow(registered)
+        self.types.register_function(function)
+        return registered
+
+    def _register_step(
+        self, function: Callable[..., Any], decorator: str, *, is_async: bool | None, name: str | None, retry: Any
+    ) -> str:
+        require_function(function, decorator, is_async=is_async)
+        found = name_of(function, name)
+        if isinstance(retry, Retry):
+            retry.validate()
+        elif retry is not None:
+            raise ConfigurationError("retry", retry, "a Retry", "write retry=Retry(max_attempts=5)")
+        self._runtime.application.registry.add_step(found, function)
+        self.types.register_function(function)
+        return found
+
+    # -- life cycle ------------------------------------------------------------------------------
+
+    @property
+    def is_launched(self) -> bool:
+        """Whether this process executes workflows of the application."""
+        return self._runtime.executing is not None
+
+    def _bind(self, resolved: ResolvedBind) -> None:
+        if self._runtime.executing is not None:
+            raise ConfigurationError("bind", resolved.engine.url.render_as_string(), "nothing while launched", "shut down first")
+        if self._runtime.binding is not None:
+            self._unbind()
+        self._resolved = resolved
+        self._runtime.binding = bind(self._runtime.application, resolved.engine, resolved.factory)
+
+    def _unbind(self) -> None:
+        binding, self._runtime.binding = self._runtime.binding, None
+        if binding is not None:
+            binding.close()
+        if self._resolved is not None and self._resolved.is_ours:
+            self._dispose(self._resolved)
+        self._resolved = None
+
+    def _dispose(self, resolved: ResolvedBind) -> None:
+        resolved.engine.dispose()
+
+    def _launch(self, *, migrate: bool | None) -> None:
+        if self._runtime.executing is not None:
+            raise ConfigurationError("launch", self.name, "an application that is not launched", "shut down first")
+        assert self._resolved is not None
+        may_migrate = self._resolved.is_default if migrate is None else migrate
+        try:
+            self._launched = _launching.launch(self._runtime, modules=self._modules, migrate=may_migrate)
+        except BaseException:
+            self._unbind()
+            raise
+
+    def _shut_down(self, timeout: Duration) -> None:
+        launched, self._launched = self._launched, None
+        if launched is None or launched.launch.pid != os.getpid():
+            return
+        patience = seconds(timeout, field="timeout")
+        try:
+            _launching.shutdown(self._runtime, launched, patience)
+        finally:
+            self._runtime.launch = None
+            self._unbind()
+
+    def _forget_parent(self) -> None:
+        """In a forked child: what belongs to the parent is dropped; the application is bound, not launched."""
+        self._launched = None
+        binding = self._runtime.binding
+        if binding is None or self._resolved is None:
+            return
+        binding.forget()
+        self._runtime.binding = bind(self._runtime.application, self._resolved.engine, self._resolved.factory)
+
+    # -- inside a run ----------------------------------------------------------------------------
+
+    @property
+    def current(self) -> RunContext:
+        """The run and step that the caller is in.
+
+        Raises:
+            NotInWorkflowError: none is.
+        """
+        frame = current_frame.get()
+        if frame is None:
+            raise NotInWorkflowError("dbos.current")
+        return RunContext(frame)
+
+    @property
+    def random(self) -> random.Random:
+        """A random source that gives a replay the same numbers; nothing is recorded.
+
+        Raises:
+            NotInWorkflowError: no workflow is running here.
+        """
+        return random_of(frame_for_operation("dbos.random"))
+
+    def uuid(self) -> uuid.UUID:
+        """A UUID4 that a replay gets again; raises as ``random``."""
+        return uuid_of(frame_for_operation("dbos.uuid()"))
+
+    def _session(self) -> Any:
+        transaction = current_transaction.get()
+        binding = self._runtime.binding
+        if transaction is None or binding is None or transaction.binding is not binding.source:
+            raise NotInWorkflowError("dbos.session")
+        return transaction.session
+
+
+def _application(name: str, config: Config, types: TypeRegistry) -> Application:
+    types.register(WorkflowInfo)
+    types.register(StepInfo)
+    serializers = [JSONSerializer(types), *config.serializers]
+    if config.serializer == "pickle":
+        serializers.append(PickleSerializer())
+    default = next(serializer for serializer in serializers if serializer.name == config.serializer)
+    others = [serializer for serializer in serializers if serializer is not default]
+    codec = Codec(default, others)
+    return Application(name, config, Clock(), codec, Registry(name), IdentifierSource())
+
+
+def _watch_forks_and_exit(application: AnyDBOS) -> None:
+    """Have forks and the end of the process noticed, without keeping the application alive."""
+    reference = weakref.ref(application)
+
+    def after_fork() -> None:
+        found = reference()
+        if found is not None:
+            found._forget_parent()
+
+    def at_exit() -> None:
+        found = reference()
+        if found is not None:
+            found._shut_down(0)
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=after_fork)
+    atexit.register(at_exit)
+
+

@@ -1,0 +1,129 @@
+"""What can be decorated, and how the result looks to inspection."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from dbos_orm.errors import ConfigurationError
+
+
+def name_of(function: Callable[..., Any], name: str | None) -> str:
+    """The name under which a function is recorded: the given one, or its qualified name.
+
+    Raises:
+        ConfigurationError: the name is empty, or the function has none.
+    """
+    if name is not None:
+        if not isinstance(name, str) or not name.strip() or "\x00" in name:
+            raise ConfigurationError("name", name, "a text", "leave it out to use the function's own name")
+        return name
+    found = getattr(function, "__qualname__", None)
+    if found is None:
+        raise ConfigurationError("name", None, f"a name for {function!r}, which has none of its own", "pass name=")
+    return str(found)
+
+
+def require_function(function: object, decorator: str, *, is_async: bool | None) -> None:
+    """Refuse what cannot become durable: at the decorator, where the mistake is.
+
+    ``is_async``: whether it must be ``async def``, must not, or may be either (None).
+    """
+    if isinstance(function, classmethod):
+        raise ConfigurationError(
+            decorator,
+            function.__func__.__qualname__,
+            "a function or a static method, not a class method",
+            "make it a @staticmethod, or a method of an instance that you register",
+        )
+    if isinstance(function, staticmethod):
+        raise ConfigurationError(
+            decorator,
+            function.__func__.__qualname__,
+            "the function below @staticmethod",
+            f"write @staticmethod above @{decorator}",
+        )
+    if not callable(function):
+        raise ConfigurationError(decorator, function, "a function", f"write @{decorator} above a def")
+    if is_async is False and inspect.iscoroutinefunction(function):
+        raise ConfigurationError(
+            decorator, function.__qualname__, "a def", "use AsyncDBOS for async def functions"
+        )
+    if is_async is True and not inspect.iscoroutinefunction(function):
+        raise ConfigurationError(
+            decorator,
+            getattr(function, "__qualname__", repr(function)),
+            "an async def",
+            "make it async def, or use the synchronous view (adbos.sync) or DBOS",
+        )
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError(
+            decorator, function.__qualname__, "a function that returns its result", "return a list, do not yield"
+        )
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    """The signature of a function, where it can be told; annotations stay unresolved."""
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+
+
+def describe_as(wrapper: object, function: Callable[..., Any], *, without: str | None = None) -> None:
+    """Make a callable object look like the function it stands for; ``without``: a parameter that callers do not give."""
+    functools.update_wrapper(wrapper, function)  # type: ignore[arg-type]
+    signature = signature_of(function)
+    if signature is not None and without is not None:
+        kept = [parameter for parameter in signature.parameters.values() if parameter.name != without]
+        signature = signature.replace(parameters=kept)
+    if signature is not None:
+        wrapper.__signature__ = signature  # type: ignore[attr-defined]
+
+
+def session_parameter(function: Callable[..., Any], *, is_async: bool) -> tuple[int, str]:
+    """Where a transaction takes its session: position and name of the parameter.
+
+    It is the first parameter, or the second of a method (told by the qualified name), and its annotation
+    must be a Session (AsyncSession in async) where it can be resolved.
+
+    Raises:
+        ConfigurationError: there is no such parameter.
+    """
+    kind: type[Any] = AsyncSession if is_async else Session
+    signature = signature_of(function)
+    parameters = [] if signature is None else list(signature.parameters.values())
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    for position, parameter in enumerate(positional[:2]):
+        if _is_session(function, parameter, kind):
+            return position, parameter.name
+    wanted = f"a function whose first parameter is a {kind.__name__}"
+    if any(p.kind is p.KEYWORD_ONLY and _is_session(function, p, kind) for p in parameters):
+        raise ConfigurationError(
+            "transaction", function.__qualname__, wanted, "the session cannot be keyword-only: put it first"
+        )
+    raise ConfigurationError(
+        "transaction",
+        getattr(function, "__qualname__", repr(function)),
+        wanted,
+        f"write def {getattr(function, '__name__', 'f')}(session: {kind.__name__}, ...)",
+    )
+
+
+def _is_session(function: Callable[..., Any], parameter: inspect.Parameter, kind: type[Any]) -> bool:
+    annotation = parameter.annotation
+    if isinstance(annotation, str):
+        # Perhaps imported only for type checkers: then the name is all there is.
+        resolved = getattr(inspect.unwrap(function), "__globals__", {}).get(annotation.split("[")[0])
+        if resolved is None:
+            return parameter.name == "session" or annotation.split("[")[0].rpartition(".")[2] == kind.__name__
+        annotation = resolved
+    annotation = getattr(annotation, "__origin__", annotation)
+    if annotation is inspect.Parameter.empty or not isinstance(annotation, type):
+        return parameter.name == "session"
+    return issubclass(annotation, kind)

@@ -1,0 +1,116 @@
+"""PostgreSQL 13 and later, with psycopg2, psycopg 3 or asyncpg."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, ClassVar, Final
+
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    DateTime,
+    Double,
+    FromClause,
+    Interval,
+    Table,
+    bindparam,
+    cast,
+    column,
+    extract,
+    func,
+    literal_column,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, Insert, insert
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.types import TypeEngine
+
+from dbos_orm._clock import Clock
+from dbos_orm._dialects._base import Dialect, Fault
+from dbos_orm.config import Config, seconds
+
+_CONFLICTS: Final = {
+    "40001",  # serialization_failure
+    "40P01",  # deadlock_detected
+    "55P03",  # lock_not_available
+}
+_DISCONNECTIONS: Final = {
+    "25006",  # read_only_sql_transaction: a primary that became a standby
+    "53300",  # too_many_connections
+    "57P01",  # admin_shutdown
+    "57P02",  # crash_shutdown
+    "57P03",  # cannot_connect_now
+    "57P05",  # idle_session_timeout
+    "25P03",  # idle_in_transaction_session_timeout
+}
+
+
+class PostgreSQLDialect(Dialect):
+    """Rows are locked one by one, statements over many rows take arrays, the server has the clock."""
+
+    begin: ClassVar[str] = "BEGIN"
+    single_writer: ClassVar[bool] = False
+    locks_rows: ClassVar[bool] = True
+    takes_many_rows: ClassVar[bool] = True
+
+    def __init__(self, engine: Engine, clock: Clock, config: Config) -> None:
+        super().__init__(engine, clock, config)
+        self._lock_milliseconds = max(1, round(seconds(config.lock_timeout) * 1000))
+        # Only psycopg2 sends parameters inside the text, so that two statements fit in one round trip.
+        if engine.dialect.driver == "psycopg2":
+            self.lock_bound = f"SET LOCAL lock_timeout = {self._lock_milliseconds}; "
+
+    def insert(self, table: Table) -> Insert:
+        return insert(table)
+
+    def now(self) -> ColumnElement[datetime]:
+        if self.clock.controls_database:
+            return self.clock_parameter()
+        return func.clock_timestamp(type_=DateTime(timezone=True))
+
+    def plus_microseconds(
+        self, instant: ColumnElement[datetime], microseconds: ColumnElement[int]
+    ) -> ColumnElement[datetime]:
+        return instant + microseconds * literal_column("interval '1 microsecond'", Interval)
+
+    def seconds_until(self, instant: ColumnElement[Any]) -> ColumnElement[float | None]:
+        return cast(extract("epoch", instant - self.now()), Double)
+
+    def instant_from_text(self, text: ColumnElement[str]) -> ColumnElement[datetime]:
+        return cast(text, DateTime(timezone=True))
+
+    def attributes_from_text(self, text: ColumnElement[str]) -> ColumnElement[Any]:
+        return cast(text, JSONB)
+
+    def many_rows(self, columns: Mapping[str, TypeEngine[Any]]) -> FromClause:
+        arrays = [cast(bindparam(key, type_=ARRAY(type_)), ARRAY(type_)) for key, type_ in columns.items()]
+        named = [column(key, type_) for key, type_ in columns.items()]
+        return func.unnest(*arrays).table_valued(*named, name="given").render_derived()
+
+    def bound_locks(self, connection: Connection) -> None:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {self._lock_milliseconds}")
+
+    def driver_fault(self, error: BaseException) -> Fault:
+        cause = getattr(error, "orig", None) or error
+        state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+        if state in _CONFLICTS:
+            return Fault.CONFLICT
+        if state in _DISCONNECTIONS or (state or "").startswith("08"):
+            return Fault.DISCONNECTED
+        # Without a state it is the driver that speaks: of a connection that broke or could not be made.
+        if state is None and isinstance(error, (OperationalError, InterfaceError)):
+            return Fault.DISCONNECTED
+        if state is None and isinstance(error, DBAPIError) and "connection" in str(cause).lower():
+            return Fault.DISCONNECTED
+        return Fault.REJECTED
+
+    def prepare_own_engine(self, engine: Engine) -> None:
+        return None
+
+    def probe(self, engine: Engine) -> Iterable[str]:
+        with engine.connect() as connection:
+            if connection.execute(text("SELECT pg_is_in_recovery()")).scalar_one():
+                yield "the server is a read-only standby: connect to the primary"
+

@@ -1,0 +1,1 @@
+"""What performs effects: a sync driver, an asyncio driver, and the committer that they share."""

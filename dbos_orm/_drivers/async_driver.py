@@ -1,0 +1,302 @@
+"""Performs effects in the calling task; the database is reached through the service loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from dbos_orm._context import OpenTransaction, Run, Scope, current_frame, current_transaction, here
+from dbos_orm._drivers import committer as commits
+from dbos_orm._drivers import sessions
+from dbos_orm._drivers.active_runs import ActiveRuns
+from dbos_orm._drivers.committer import Committer
+from dbos_orm._drivers.report import report
+from dbos_orm._drivers.service_loop import AsyncGateway
+from dbos_orm._drivers.sessions import SessionSource
+from dbos_orm._flows import effects
+from dbos_orm._flows.effects import Effect, Flow, Outcome, WriteResult
+from dbos_orm._flows.environment import Environment
+from dbos_orm._flows.running import execute
+from dbos_orm._outcomes import Raised, Returned
+
+T = TypeVar("T")
+
+
+class AsyncDriver:
+    """Drives flows for coroutines. One object serves all tasks and event loops of an application."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        gateway: AsyncGateway,
+        committer: Committer,
+        runs: ActiveRuns,
+        source: SessionSource,
+    ) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """Where background workflows run: the loop on which the application was launched."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._environment = environment
+        self._gateway = gateway
+        self._committer = committer
+        self._runs = runs
+        self._source = source
+        self._performers: dict[type[Effect[Any]], Callable[[Any], Awaitable[Any]]] = {
+            effects.Invoke: self._invoke,
+            effects.Execute: self._execute,
+            effects.Spawn: self._spawn,
+            effects.Write: self._write,
+            effects.WriteAlone: self._write_alone,
+            effects.Probe: self._probe,
+            effects.Read: self._read,
+            effects.Change: self._change,
+            effects.Pause: self._pause,
+            effects.AwaitCompletion: self._await_completion,
+            effects.OpenSession: self._open_session,
+            effects.Flush: self._flush,
+            effects.RecordIn: self._record_in,
+            effects.Commit: self._commit,
+            effects.Rollback: self._roll_back,
+        }
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Drive a flow to its end and give its value; what it raises is raised here."""
+        session: AsyncSession | None = None
+        try:
+            effect = next(flow)
+            while True:
+                result = await self.perform(effect)
+                if isinstance(effect, effects.OpenSession) and isinstance(result, Returned):
+                    session = result.value
+                elif isinstance(effect, (effects.Commit, effects.Rollback)):
+                    session = None
+                effect = flow.send(result)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+        finally:
+            flow.close()
+            if session is not None:
+                await asyncio.shield(self._close(session))
+
+    async def perform(self, effect: Effect[T]) -> T:
+        """Do what an effect asks for, and give its result."""
+        result: T = await self._performers[type(effect)](effect)
+        return result
+
+    # -- the user's function ---------------------------------------------------------------------
+
+    async def _invoke(self, effect: effects.Invoke) -> Outcome:
+        frame = current_frame.set(effect.frame)
+        transaction = current_transaction.set(self._transaction_of(effect))
+        try:
+            if effect.frame is None or effect.frame.step is None:
+                return await _called(effect)
+            return await self._invoke_step(effect, effect.frame.run)
+        finally:
+            current_transaction.reset(transaction)
+            current_frame.reset(frame)
+
+    async def _invoke_step(self, effect: effects.Invoke, run: Run) -> Outcome:
+        """Call a step; if the run is ended meanwhile, cancel the step where it awaits."""
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+        is_interrupted = False
+
+        def cancel() -> None:
+            nonlocal is_interrupted
+            is_interrupted = True
+            task.cancel()
+
+        def interrupt() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(cancel)
+
+        run.interrupts.add(interrupt)
+        try:
+            outcome = await _called(effect)
+        finally:
+            run.interrupts.discard(interrupt)
+        if is_interrupted and run.stop is not None:
+            task.uncancel()
+            if isinstance(outcome, Raised) and isinstance(outcome.error, asyncio.CancelledError):
+                return Raised(run.stop)
+        return outcome
+
+    async def _execute(self, effect: effects.Execute) -> Outcome:
+        run = effect.run
+        self._runs.begin(run)
+        try:
+            return await self.run(execute(self._environment, run, Scope("", here(is_async=True)), effect.body))
+        finally:
+            self._runs.end(run)
+
+    async def _spawn(self, effect: effects.Spawn) -> None:
+        self.spawn(effect)
+
+    def spawn(self, effect: effects.Spawn) -> None:
+        """``Spawn`` from any thread: a task of the application's loop, in a context of its own."""
+        assert self.loop is not None
+        self._runs.begin(effect.run)
+        self.loop.call_soon_threadsafe(self._create_task, effect, context=contextvars.Context())
+
+    def _create_task(self, effect: effects.Spawn) -> None:
+        assert self.loop is not None
+        task = self.loop.create_task(self._work(effect), name=f"dbos {effect.run.workflow_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, effect: effects.Spawn) -> None:
+        try:
+            outcome = await self._execute(effects.Execute(effect.run, effect.body))
+        except BaseException as error:
+            outcome = Raised(error)
+        report(effect.run, outcome)
+
+    def _transaction_of(self, effect: effects.Invoke) -> OpenTransaction | None:
+        return None if effect.session is None else OpenTransaction(effect.session, self._source)
+
+    # -- the database ----------------------------------------------------------------------------
+
+    async def _write(self, effect: effects.Write) -> WriteResult:
+        return await self._committer.write_async(effect.entry, effect.run)
+
+    async def _write_alone(self, effect: effects.WriteAlone) -> WriteResult:
+        return await self._gateway.attempt_async(
+            lambda: commits.write_alone(self._gateway, effect.entry), effect.run
+        )
+
+    async def _probe(self, effect: effects.Probe) -> WriteResult:
+        return await self._gateway.attempt_async(lambda: commits.probe(self._gateway, effect.entry), effect.run)
+
+    async def _read(self, effect: effects.Read[T]) -> T:
+        return await self._gateway.read_async(effect.verb, effect.run)
+
+    async def _change(self, effect: effects.Change[T]) -> T:
+        return await self._gateway.change_async(effect.verb)
+
+    # -- waiting ---------------------------------------------------------------------------------
+
+    async def _pause(self, effect: effects.Pause) -> None:
+        if effect.seconds > 0:
+            async with _Waiting(effect.run) as waiting:
+                await waiting.wait(effect.seconds)
+
+    async def _await_completion(self, effect: effects.AwaitCompletion) -> None:
+        async with _Waiting(effect.run) as waiting:
+            if self._runs.watch(effect.workflow_id, waiting.set):
+                seconds = effect.local_seconds
+            else:
+                seconds = effect.remote_seconds
+            try:
+                await waiting.wait(seconds)
+            finally:
+                self._runs.unwatch(effect.workflow_id, waiting.set)
+
+    # -- sessions --------------------------------------------------------------------------------
+
+    async def _open_session(self, effect: effects.OpenSession) -> Outcome:
+        turn = self._source.request_turn()
+        if turn is not None:
+            try:
+                await asyncio.wrap_future(turn)
+            except asyncio.CancelledError:
+                if not turn.cancel():
+                    self._source.release_turn()
+                raise
+        session: AsyncSession = self._source.make()
+        try:
+            await session.run_sync(sessions.begin, effect.isolation_level)
+        except BaseException as error:
+            await asyncio.shield(self._close(session))
+            if not isinstance(error, Exception):
+                raise
+            return Raised(error)
+        return Returned(session)
+
+    async def _flush(self, effect: effects.Flush) -> Outcome:
+        return await _outcome(effect.session.flush())
+
+    async def _record_in(self, effect: effects.RecordIn) -> Outcome:
+        return await _outcome(effect.session.run_sync(sessions.record, self._source.dialect, effect.entry))
+
+    async def _commit(self, effect: effects.Commit) -> Outcome:
+        # Shielded: a commit that is cancelled half-way would leave nobody to know whether it happened.
+        return await asyncio.shield(self._commit_and_close(effect.session))
+
+    async def _commit_and_close(self, session: AsyncSession) -> Outcome:
+        try:
+            return await _outcome(session.run_sync(sessions.commit))
+        finally:
+            await self._close(session)
+
+    async def _roll_back(self, effect: effects.Rollback) -> None:
+        await asyncio.shield(self._close(effect.session))
+
+    async def _close(self, session: AsyncSession) -> None:
+        # Closing rolls back; if even that fails the connection is gone, and the transaction with it.
+        try:
+            await _outcome(session.close())
+        finally:
+            self._source.release_turn()
+
+
+class _Waiting:
+    """An event that threads may set, and that is also set when the run is ended."""
+
+    def __init__(self, run: Run | None) -> None:
+        self._run = run
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+        self.set = self._set_threadsafe
+
+    async def __aenter__(self) -> _Waiting:
+        if self._run is not None:
+            self._run.interrupts.add(self.set)
+            if self._run.stop is not None:
+                self._event.set()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._run is not None:
+            self._run.interrupts.discard(self.set)
+
+    async def wait(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._event.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def _set_threadsafe(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._event.set)
+
+
+async def _called(effect: effects.Invoke) -> Outcome:
+    try:
+        if inspect.iscoroutinefunction(effect.function):
+            return Returned(await effect.function(*effect.arguments, **effect.keywords))
+        return Returned(await _in_thread(effect))
+    except BaseException as error:
+        return Raised(error)
+
+
+async def _in_thread(effect: effects.Invoke) -> Any:
+    """Call a synchronous step without blocking the loop, in a copy of the context."""
+    context = contextvars.copy_context()
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(
+        None, lambda: context.run(effect.function, *effect.arguments, **effect.keywords)
+    )
+
+
+async def _outcome(awaitable: Awaitable[Any]) -> Outcome:
+    try:
+        return Returned(await awaitable)
+    except Exception as error:
+        return Raised(error)

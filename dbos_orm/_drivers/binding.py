@@ -1,0 +1,140 @@
+"""An application bound to its database: everything that can start, query and wait, without executing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from dbos_orm._clock import Clock
+from dbos_orm._context import Run
+from dbos_orm._dialects import Dialect, dialect_of, own_engine
+from dbos_orm._drivers.active_runs import ActiveRuns
+from dbos_orm._drivers.async_driver import AsyncDriver
+from dbos_orm._drivers.committer import Committer
+from dbos_orm._drivers.gateway import Gateway
+from dbos_orm._drivers.service_loop import AsyncGateway, ServiceLoop
+from dbos_orm._drivers.sessions import SessionSource
+from dbos_orm._drivers.sync_driver import SyncDriver
+from dbos_orm._drivers.worker_threads import WorkerThreads
+from dbos_orm._flows.effects import RunBody, Spawn
+from dbos_orm._flows.environment import Environment
+from dbos_orm._identifiers import IdentifierSource
+from dbos_orm._registry import Registry
+from dbos_orm.config import Config
+from dbos_orm.serialization import Codec
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What an application is before it has a database."""
+
+    name: str
+    config: Config
+    clock: Clock
+    codec: Codec
+    registry: Registry
+    identifiers: IdentifierSource
+
+
+@dataclass(slots=True)
+class Binding:
+    """One application on one database. ``engine`` is the user's; the pool behind ``gateway`` is the library's."""
+
+    environment: Environment
+    engine: Engine
+    gateway: Gateway
+    heartbeat_gateway: Gateway
+    committer: Committer
+    runs: ActiveRuns
+    threads: WorkerThreads
+    source: SessionSource
+    driver: SyncDriver
+    async_driver: AsyncDriver | None = None
+    service_loop: ServiceLoop | None = None
+
+    @property
+    def dialect(self) -> Dialect:
+        """What is known about the database."""
+        return self.environment.dialect
+
+    def spawn(self, run: Run, body: RunBody) -> None:
+        """Execute an owned run in the background, on threads or on the event loop as its function wants it."""
+        if run.is_async:
+            assert self.async_driver is not None
+            self.async_driver.spawn(Spawn(run, body))
+        else:
+            self.driver.perform(Spawn(run, body))
+
+    def close(self) -> None:
+        """Close the library's connections and threads. The user's engine stays as it is."""
+        self.threads.close()
+        self.gateway.blocking(self.committer.close)
+        self.gateway.close()
+        self.heartbeat_gateway.close()
+        if self.service_loop is not None:
+            self.service_loop.stop()
+
+    def forget(self) -> None:
+        """In a forked child, drop what belongs to the parent without touching it."""
+        self.gateway.forget()
+        self.heartbeat_gateway.forget()
+
+
+def bind(application: Application, engine: Engine, factory: Callable[..., Any] | None) -> Binding:
+    """Bind an application to an engine.
+
+    ``factory`` makes the sessions of transactional steps; None: sessions of the engine's kind. An engine with an
+    asynchronous driver (``AsyncEngine.sync_engine``) gets a service loop.
+
+    Raises:
+        ConfigurationError: the database is not supported.
+    """
+    config = application.config
+    dialect = dialect_of(engine, application.clock, config)
+    pool, heartbeat_pool = own_engine(engine, dialect, size=config.pool_size + 1), own_engine(engine, dialect, size=1)
+    loop: ServiceLoop | None = None
+    if engine.dialect.is_async:
+        loop = ServiceLoop(f"dbos-{application.name}-loop")
+        gateway: Gateway = AsyncGateway(pool, dialect, config, loop)
+        heartbeat_gateway: Gateway = AsyncGateway(heartbeat_pool, dialect, config, loop)
+    else:
+        gateway, heartbeat_gateway = Gateway(pool, dialect, config), Gateway(heartbeat_pool, dialect, config)
+    # One line for everybody in this process who is about to write.
+    heartbeat_gateway.writer = gateway.writer
+    environment = Environment(
+        application.name,
+        config,
+        application.clock,
+        application.codec,
+        application.registry,
+        dialect,
+        application.identifiers,
+    )
+    committer, runs = Committer(gateway, config), ActiveRuns()
+    threads = WorkerThreads(config.worker_threads, f"dbos-{application.name}")
+    source = SessionSource(factory or sessionmaker(engine), dialect, gateway.writer)
+    binding = Binding(
+        environment,
+        engine,
+        gateway,
+        heartbeat_gateway,
+        committer,
+        runs,
+        threads,
+        source,
+        SyncDriver(environment, gateway, committer, runs, threads, source),
+        service_loop=loop,
+    )
+    if isinstance(gateway, AsyncGateway):
+        binding.async_driver = AsyncDriver(environment, gateway, committer, runs, source)
+    return binding
+
+
+def factory_of_scoped(registry: scoped_session[Any]) -> Callable[..., Session]:
+    """What makes the sessions behind a ``scoped_session``."""
+    factory: Callable[..., Session] = registry.session_factory
+    return factory

@@ -1,0 +1,107 @@
+"""The gateway of an asynchronous application: an event loop in a thread of its own, with its own pool."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from dbos_orm._context import Run
+from dbos_orm._dialects import Dialect
+from dbos_orm._drivers.gateway import Gateway
+from dbos_orm.config import Config
+
+T = TypeVar("T")
+
+
+class ServiceLoop:
+    """An event loop in a daemon thread. Nothing of the user's runs on it, so nothing of the user's can block it."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread.start()
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Run synchronous code in a greenlet of the loop, where asynchronous drivers can be used."""
+        return asyncio.run_coroutine_threadsafe(_spawned(call), self._loop)
+
+    def start(self, call: Callable[[], object]) -> None:
+        """``submit`` without an answer."""
+        self._loop.call_soon_threadsafe(self._start, call)
+
+    def is_here(self) -> bool:
+        """Whether the caller is on the loop's thread."""
+        return threading.current_thread() is self._thread
+
+    def stop(self) -> None:
+        """Let what runs finish, and end the thread."""
+
+        async def drain() -> None:
+            while self._tasks:
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+
+        with contextlib.suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(drain(), self._loop).result(timeout=5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+        if not self._loop.is_running():
+            self._loop.close()
+
+    def _start(self, call: Callable[[], object]) -> None:
+        task: asyncio.Task[object] = self._loop.create_task(_spawned(call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _spawned(call: Callable[[], T]) -> T:
+    result: T = await greenlet_spawn(call)
+    return result
+
+
+class AsyncGateway(Gateway):
+    """A gateway whose connections belong to a service loop; threads and coroutines of any other loop may use it."""
+
+    has_service_loop = True
+
+    def __init__(self, engine: Engine, dialect: Dialect, config: Config, loop: ServiceLoop) -> None:
+        super().__init__(engine, dialect, config)
+        self._loop = loop
+
+    def blocking(self, call: Callable[[], T]) -> T:
+        if self._loop.is_here():
+            return call()
+        return self._loop.submit(call).result()
+
+    def start(self, call: Callable[[], object]) -> None:
+        self._loop.start(call)
+
+    def pause(self, duration: float) -> None:
+        await_only(asyncio.sleep(duration))
+
+    def wait_for_turn(self, turn: Future[None]) -> None:
+        if not turn.done():
+            await_only(asyncio.wrap_future(turn))
+
+    async def read_async(self, verb: Callable[[Connection], T], run: Run | None = None) -> T:
+        """``read`` for a coroutine of another loop."""
+        return await asyncio.wrap_future(self._loop.submit(lambda: self.read(verb, run)))
+
+    async def change_async(self, verb: Callable[[Connection], T], run: Run | None = None) -> T:
+        """``change`` for a coroutine of another loop; it goes on if its caller is cancelled meanwhile."""
+        return await asyncio.shield(asyncio.wrap_future(self._loop.submit(lambda: self.change(verb, run))))
+
+    async def attempt_async(self, call: Callable[[], T], run: Run | None) -> T:
+        """``attempt`` for a coroutine of another loop."""
+        return await asyncio.wrap_future(self._loop.submit(lambda: self.attempt(call, run)))
+
+    async def blocking_async(self, call: Callable[[], T]) -> T:
+        """``blocking`` for a coroutine of another loop."""
+        return await asyncio.wrap_future(self._loop.submit(call))

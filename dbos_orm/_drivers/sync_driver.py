@@ -1,0 +1,224 @@
+"""Performs effects in the calling thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
+
+from dbos_orm._context import OpenTransaction, Run, Scope, current_frame, current_transaction, here
+from dbos_orm._drivers import committer as commits
+from dbos_orm._drivers import sessions
+from dbos_orm._drivers.active_runs import ActiveRuns
+from dbos_orm._drivers.committer import Committer
+from dbos_orm._drivers.gateway import Gateway
+from dbos_orm._drivers.report import report
+from dbos_orm._drivers.sessions import SessionSource
+from dbos_orm._drivers.worker_threads import WorkerThreads
+from dbos_orm._flows import effects
+from dbos_orm._flows.effects import Effect, Flow, Outcome, WriteResult
+from dbos_orm._flows.environment import Environment
+from dbos_orm._flows.running import execute
+from dbos_orm._outcomes import Raised, Returned
+
+T = TypeVar("T")
+
+
+class SyncDriver:
+    """Drives flows for sync code. One object serves all threads of an application."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        gateway: Gateway,
+        committer: Committer,
+        runs: ActiveRuns,
+        threads: WorkerThreads,
+        source: SessionSource,
+    ) -> None:
+        self._environment = environment
+        self._gateway = gateway
+        self._committer = committer
+        self._runs = runs
+        self._threads = threads
+        self._source = source
+        self._performers: dict[type[Effect[Any]], Callable[[Any], Any]] = {
+            effects.Invoke: self._invoke,
+            effects.Execute: self._execute,
+            effects.Spawn: self._spawn,
+            effects.Write: self._write,
+            effects.WriteAlone: self._write_alone,
+            effects.Probe: self._probe,
+            effects.Read: self._read,
+            effects.Change: self._change,
+            effects.Pause: self._pause,
+            effects.AwaitCompletion: self._await_completion,
+            effects.OpenSession: self._open_session,
+            effects.Flush: self._flush,
+            effects.RecordIn: self._record_in,
+            effects.Commit: self._commit,
+            effects.Rollback: self._roll_back,
+        }
+
+    def run(self, flow: Flow[T]) -> T:
+        """Drive a flow to its end and give its value; what it raises is raised here."""
+        session: Session | None = None
+        try:
+            effect = next(flow)
+            while True:
+                result = self.perform(effect)
+                if isinstance(effect, effects.OpenSession) and isinstance(result, Returned):
+                    session = result.value
+                elif isinstance(effect, (effects.Commit, effects.Rollback)):
+                    session = None
+                effect = flow.send(result)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+        finally:
+            flow.close()
+            if session is not None:
+                self._close(session)
+
+    def perform(self, effect: Effect[T]) -> T:
+        """Do what an effect asks for, and give its result."""
+        result: T = self._performers[type(effect)](effect)
+        return result
+
+    # -- the user's function ---------------------------------------------------------------------
+
+    def _invoke(self, effect: effects.Invoke) -> Outcome:
+        frame = current_frame.set(effect.frame)
+        transaction = current_transaction.set(self._transaction_of(effect))
+        try:
+            return Returned(effect.function(*effect.arguments, **effect.keywords))
+        except BaseException as error:
+            return Raised(error)
+        finally:
+            current_transaction.reset(transaction)
+            current_frame.reset(frame)
+
+    def _execute(self, effect: effects.Execute) -> Outcome:
+        run = effect.run
+        self._runs.begin(run)
+        try:
+            return self.run(execute(self._environment, run, Scope("", here(is_async=False)), effect.body))
+        finally:
+            self._runs.end(run)
+
+    def _spawn(self, effect: effects.Spawn) -> None:
+        self._runs.begin(effect.run)
+        self._threads.submit(lambda: self._work(effect))
+
+    def _work(self, effect: effects.Spawn) -> None:
+        try:
+            outcome = self._execute(effects.Execute(effect.run, effect.body))
+        except BaseException as error:
+            outcome = Raised(error)
+        report(effect.run, outcome)
+
+    def _transaction_of(self, effect: effects.Invoke) -> OpenTransaction | None:
+        return None if effect.session is None else OpenTransaction(effect.session, self._source)
+
+    # -- the database ----------------------------------------------------------------------------
+
+    def _write(self, effect: effects.Write) -> WriteResult:
+        return self._committer.write(effect.entry, effect.run)
+
+    def _write_alone(self, effect: effects.WriteAlone) -> WriteResult:
+        return self._gateway.attempt(lambda: commits.write_alone(self._gateway, effect.entry), effect.run)
+
+    def _probe(self, effect: effects.Probe) -> WriteResult:
+        return self._gateway.attempt(lambda: commits.probe(self._gateway, effect.entry), effect.run)
+
+    def _read(self, effect: effects.Read[T]) -> T:
+        return self._gateway.read(effect.verb, effect.run)
+
+    def _change(self, effect: effects.Change[T]) -> T:
+        return self._gateway.change(effect.verb)
+
+    # -- waiting ---------------------------------------------------------------------------------
+
+    def _pause(self, effect: effects.Pause) -> None:
+        if effect.seconds <= 0:
+            return
+        with _Waiting(effect.run) as waiting, self._threads.lent():
+            waiting.wait(effect.seconds)
+
+    def _await_completion(self, effect: effects.AwaitCompletion) -> None:
+        with _Waiting(effect.run) as waiting:
+            if self._runs.watch(effect.workflow_id, waiting.set):
+                seconds = effect.local_seconds
+            else:
+                seconds = effect.remote_seconds
+            try:
+                with self._threads.lent():
+                    waiting.wait(seconds)
+            finally:
+                self._runs.unwatch(effect.workflow_id, waiting.set)
+
+    # -- sessions --------------------------------------------------------------------------------
+
+    def _open_session(self, effect: effects.OpenSession) -> Outcome:
+        turn = self._source.request_turn()
+        if turn is not None:
+            turn.result()
+        session = self._source.make()
+        try:
+            sessions.begin(session, effect.isolation_level)
+        except Exception as error:
+            self._close(session)
+            return Raised(error)
+        return Returned(session)
+
+    def _flush(self, effect: effects.Flush) -> Outcome:
+        return _outcome(effect.session.flush)
+
+    def _record_in(self, effect: effects.RecordIn) -> Outcome:
+        return _outcome(lambda: sessions.record(effect.session, self._source.dialect, effect.entry))
+
+    def _commit(self, effect: effects.Commit) -> Outcome:
+        try:
+            return _outcome(lambda: sessions.commit(effect.session))
+        finally:
+            self._close(effect.session)
+
+    def _roll_back(self, effect: effects.Rollback) -> None:
+        self._close(effect.session)
+
+    def _close(self, session: Session) -> None:
+        # Closing rolls back; if even that fails the connection is gone, and the transaction with it.
+        try:
+            _outcome(session.close)
+        finally:
+            self._source.release_turn()
+
+
+class _Waiting:
+    """An event that is also set when the run is ended."""
+
+    def __init__(self, run: Run | None) -> None:
+        self._run = run
+        self._event = threading.Event()
+        self.set = self._event.set
+        self.wait = self._event.wait
+
+    def __enter__(self) -> _Waiting:
+        if self._run is not None:
+            self._run.interrupts.add(self.set)
+            if self._run.stop is not None:
+                self.set()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._run is not None:
+            self._run.interrupts.discard(self.set)
+
+
+def _outcome(call: Callable[[], Any]) -> Outcome:
+    try:
+        return Returned(call())
+    except Exception as error:
+        return Raised(error)

@@ -1,0 +1,112 @@
+"""The threads that background workflows run on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from dbos_orm._context import logger
+
+_IDLE_SECONDS: Final = 10.0
+
+
+class WorkerThreads:
+    """Runs jobs on at most ``limit`` busy threads; the others wait in line.
+
+    A job that only waits for something else lends its slot (``lent``): another thread may then take the
+    next job, so that workflows which wait for workflows behind them in line cannot block for ever.
+    Threads are daemons: a process may end while jobs run, and somebody else continues them.
+    """
+
+    def __init__(self, limit: int, name: str) -> None:
+        self._limit = limit
+        self._name = name
+        self._changed = threading.Condition()
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._busy = 0
+        self._idle = 0
+        self._threads = 0
+        self._is_closed = False
+        self._local = threading.local()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run a job as soon as there is a slot."""
+        with self._changed:
+            self._jobs.append(job)
+            self._dispatch()
+
+    @property
+    def free(self) -> int:
+        """How many more jobs would start at once."""
+        with self._changed:
+            return max(0, self._limit - self._busy - len(self._jobs))
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Give up the calling job's slot while it only waits; nothing happens on a thread of somebody else's."""
+        if not getattr(self._local, "is_worker", False):
+            yield
+            return
+        with self._changed:
+            self._busy -= 1
+            self._dispatch()
+        try:
+            yield
+        finally:
+            # Back at once, even beyond the limit: the job holds what others may be waiting for.
+            with self._changed:
+                self._busy += 1
+
+    def wait_until_idle(self, deadline: float) -> bool:
+        """Wait until no job runs or waits, at most until ``deadline`` of the monotonic clock."""
+        with self._changed:
+            while self._busy or self._jobs:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    return False
+        return True
+
+    def close(self) -> None:
+        """Drop the jobs that wait and let idle threads end; running ones end by themselves."""
+        with self._changed:
+            self._is_closed = True
+            self._jobs.clear()
+            self._changed.notify_all()
+
+    def _dispatch(self) -> None:
+        """Wake or make a thread if there is a job and a slot for it; called with the lock held."""
+        if not self._jobs or self._busy >= self._limit:
+            return
+        if self._idle:
+            self._changed.notify_all() if self._idle < 2 else self._changed.notify()
+            return
+        self._threads += 1
+        threading.Thread(target=self._work, name=f"{self._name}-{self._threads}", daemon=True).start()
+
+    def _next_job(self) -> Callable[[], None] | None:
+        with self._changed:
+            ends = time.monotonic() + _IDLE_SECONDS
+            while not (self._jobs and self._busy < self._limit):
+                if self._is_closed or time.monotonic() > ends:
+                    return None
+                self._idle += 1
+                self._changed.wait(_IDLE_SECONDS)
+                self._idle -= 1
+            self._busy += 1
+            return self._jobs.popleft()
+
+    def _work(self) -> None:
+        self._local.is_worker = True
+        while (job := self._next_job()) is not None:
+            try:
+                job()
+            except BaseException:
+                logger.exception("a background workflow ended with an unexpected error")
+            with self._changed:
+                self._busy -= 1
+                self._dispatch()
+                self._changed.notify_all()

@@ -1,0 +1,1 @@
+"""Every durable operation once, as a generator without I/O that yields effects."""

@@ -1,0 +1,119 @@
+"""Starting and calling a workflow, from outside and from another workflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from dbos_orm._context import Frame, Run, StepKey, logger
+from dbos_orm._flows.effects import Execute, Flow, Outcome, Read, RunBody, Spawn
+from dbos_orm._flows.environment import Environment
+from dbos_orm._flows.operating import await_in_workflow, start_child
+from dbos_orm._flows.running import await_outcome, start
+from dbos_orm._flows.stepping import record_outcome
+from dbos_orm._outcomes import Raised
+from dbos_orm._store.entries import RunStart
+from dbos_orm._store.history import RecordedRun, find_run
+from dbos_orm.errors import ConflictingWorkflowError, NotLaunchedError, OwnershipLost, WorkflowCancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A start that is ready to be written.
+
+    ``run`` is None where the caller's process will not execute it. ``place`` is the workflow that starts
+    it, and the number of the step which that is.
+    """
+
+    entry: RunStart
+    body: RunBody
+    run: Run | None
+    on_existing: str
+    given_id: bool
+    place: tuple[Frame, StepKey] | None
+
+
+def start_workflow(env: Environment, plan: Plan) -> Flow[bool]:
+    """Store a workflow and run it in the background, here or wherever it is claimed; False if its ID was known."""
+    created = yield from _store(env, plan)
+    if created and plan.run is not None:
+        plan.run.outer = None  # in the background it has a stack of its own
+        yield from Spawn(plan.run, _isolated(env, plan))
+    return created
+
+
+def call_workflow(env: Environment, plan: Plan, result_key: StepKey | None) -> Flow[Outcome]:
+    """Store a workflow, run it here, and give its outcome; a known ID is awaited instead.
+
+    In a workflow the outcome is recorded as a step of its own (``result_key``) behind the start.
+    """
+    assert plan.run is not None
+    workflow_id, outer = plan.entry.workflow_id, plan.run.outer
+    _refuse_waiting_for_itself(outer, workflow_id)
+    created = yield from _store(env, plan)
+    if plan.place is None or result_key is None:
+        if created:
+            return (yield from _execute_here(env, plan.run, plan.body))
+        return (yield from await_outcome(env, workflow_id))
+    frame = plan.place[0]
+    if not created:
+        return (yield from await_in_workflow(env, frame, result_key, workflow_id, None))
+    started_at = env.instant()
+    outcome = yield from _execute_here(env, plan.run, plan.body)
+    if isinstance(outcome, Raised) and not isinstance(outcome.error, Exception):
+        return outcome
+    return (yield from record_outcome(env, frame.run, result_key, "result", "result", outcome, 1, started_at))
+
+
+def _store(env: Environment, plan: Plan) -> Flow[bool]:
+    if plan.place is not None:
+        frame, key = plan.place
+        return (
+            yield from start_child(
+                env, frame, key, plan.entry, given_id=plan.given_id, on_existing=plan.on_existing
+            )
+        )
+    existing = yield from start(env, plan.entry, on_existing=plan.on_existing)
+    if existing is not None:
+        _warn_of_other_arguments(plan, existing)
+    return existing is None
+
+
+def _execute_here(env: Environment, run: Run, body: RunBody) -> Flow[Outcome]:
+    """Execute a run on the caller's stack; if it was ended from outside, its row says what its caller gets."""
+    outcome = yield from Execute(run, body)
+    if not isinstance(outcome, Raised) or outcome.error is not run.stop:
+        return outcome
+    if run.outer is not None:
+        run.outer.require_live("result()")
+    if run.failure is not None:
+        return Raised(run.failure)
+    if isinstance(outcome.error, OwnershipLost) and run.launch.is_over:
+        return Raised(NotLaunchedError(f"the end of workflow {run.workflow_id!r}", env.application))
+    if isinstance(outcome.error, (OwnershipLost, WorkflowCancelled)):
+        return (yield from await_outcome(env, run.workflow_id, run=run.outer))
+    return outcome
+
+
+def _isolated(env: Environment, plan: Plan) -> RunBody:
+    """The body with arguments of its own: a background run shares no object with who started it."""
+    arguments, keywords = env.codec.decode_arguments(plan.entry.input, plan.entry.serializer)
+    return RunBody(plan.body.workflow, arguments, keywords)
+
+
+def _refuse_waiting_for_itself(run: Run | None, workflow_id: str) -> None:
+    while run is not None:
+        if run.workflow_id == workflow_id:
+            raise ConflictingWorkflowError(
+                workflow_id, "caller", "a run on this very stack", "a direct call, which would wait for itself"
+            )
+        run = run.outer
+
+
+def _warn_of_other_arguments(plan: Plan, existing: RecordedRun) -> None:
+    if existing.input != plan.entry.input:
+        logger.warning(
+            "workflow %r exists with other arguments; those that are recorded count",
+            existing.workflow_id,
+            extra={"workflow_id": existing.workflow_id},
+        )

@@ -1,0 +1,180 @@
+"""What a flow asks its driver to do.
+
+A flow is a generator: it yields effects and is sent their results as values. It does no I/O, so one flow
+serves sync and async drivers, and a test can stop a run before and after every effect. The user's
+errors arrive as ``Raised``, never thrown into the flow. What is wrong with the database is the
+driver's: it repeats what can be repeated, and otherwise ends the flow.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from sqlalchemy.engine import Connection
+
+from dbos_orm._context import Frame, Run
+from dbos_orm._outcomes import Raised, Returned
+from dbos_orm._registry import RegisteredWorkflow
+from dbos_orm._store.entries import Entry, StepEntry
+
+T = TypeVar("T")
+
+Outcome: TypeAlias = Returned[Any] | Raised
+
+
+@dataclass(frozen=True, slots=True)
+class RunBody:
+    """What a run calls: a workflow's function with its arguments."""
+
+    workflow: RegisteredWorkflow
+    arguments: Sequence[Any]
+    keywords: Mapping[str, Any]
+
+
+class Effect(Generic[T]):
+    """Something to be done outside; ``result = yield from effect`` in a flow."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Generator[Effect[Any], T, T]:
+        return (yield self)
+
+
+Flow: TypeAlias = Generator[Effect[Any], Any, T]
+
+
+class WriteResult(enum.Enum):
+    """What became of an entry."""
+
+    WRITTEN = "written"
+    REFUSED = "refused"
+    """The fence or a row in the way refused it, or its status row was locked."""
+    STALLED = "stalled"
+    """Something of its batch met a conflict or a bad value: it is to be written alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write(Effect[WriteResult]):
+    """Write an entry, sharing a commit with other runs of this process. ``run``: whose lease limits retries."""
+
+    entry: Entry
+    run: Run | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WriteAlone(Effect[WriteResult]):
+    """Write an entry in a transaction of its own, waiting a moment for locks; an error of the database ends the flow."""
+
+    entry: Entry
+    run: Run | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Probe(Effect[WriteResult]):
+    """Try to write an entry and take it back: REFUSED says that the row is there, even if its writer was in doubt."""
+
+    entry: StepEntry
+    run: Run | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Effect[T]):
+    """Call a store verb that only reads."""
+
+    verb: Callable[[Connection], T]
+    run: Run | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Effect[T]):
+    """Call a store verb in a transaction; it must be idempotent, because it is repeated after a lost connection."""
+
+    verb: Callable[[Connection], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke(Effect[Outcome]):
+    """Call the user's function with ``frame`` as its context (None: outside a run), in ``session``'s transaction."""
+
+    function: Callable[..., Any]
+    arguments: Sequence[Any]
+    keywords: Mapping[str, Any]
+    frame: Frame | None
+    session: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Execute(Effect[Outcome]):
+    """Execute a run that this process owns, in the calling thread or task, to its end."""
+
+    run: Run
+    body: RunBody
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn(Effect[None]):
+    """Execute a run that this process owns in the background."""
+
+    run: Run
+    body: RunBody
+
+
+@dataclass(frozen=True, slots=True)
+class Pause(Effect[None]):
+    """Wait for some seconds; less if the run is ended."""
+
+    seconds: float
+    run: Run | None
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitCompletion(Effect[None]):
+    """Wait until a workflow may have ended.
+
+    ``local_seconds`` at most if it runs in this process, whose end then wakes the waiter, and
+    ``remote_seconds`` if it does not. Ends early if ``run`` is ended.
+    """
+
+    workflow_id: str
+    local_seconds: float
+    remote_seconds: float
+    run: Run | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession(Effect[Outcome]):
+    """Open and begin a session of the user's kind; the value is the session."""
+
+    isolation_level: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Flush(Effect[Outcome]):
+    """Send the session's pending changes to the database."""
+
+    session: Any
+
+
+@dataclass(frozen=True, slots=True)
+class RecordIn(Effect[Outcome]):
+    """Write an entry in the session's own transaction; the value is a ``WriteResult``."""
+
+    session: Any
+    entry: StepEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Commit(Effect[Outcome]):
+    """Commit the session and close it."""
+
+    session: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback(Effect[None]):
+    """Roll the session back and close it; trouble in doing so is of no interest."""
+
+    session: Any

@@ -1,0 +1,78 @@
+"""What flows know about the application that they run in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dbos_orm._clock import Clock
+from dbos_orm._context import RecordedStep, Run
+from dbos_orm._dialects import Dialect
+from dbos_orm._flows.effects import Outcome
+from dbos_orm._identifiers import IdentifierSource
+from dbos_orm._outcomes import Raised, Returned
+from dbos_orm._registry import Registry
+from dbos_orm.config import Config
+from dbos_orm.errors import OwnershipLost, SerializationError
+from dbos_orm.serialization import Codec
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The parts of an application that need no I/O."""
+
+    application: str
+    config: Config
+    clock: Clock
+    codec: Codec
+    registry: Registry
+    dialect: Dialect
+    identifiers: IdentifierSource
+
+    def instant(self) -> str:
+        """The present instant as text, for columns that are for people."""
+        return self.clock.now().isoformat(timespec="microseconds")
+
+    def encode_outcome(self, outcome: Outcome) -> tuple[Outcome, str | None, str | None]:
+        """The outcome as it will be replayed, its encoded value and its encoded error.
+
+        A value that would not come back the same becomes the ``SerializationError`` that says so. An error whose
+        type a replay could not give back is replaced at once by what it would give, so that an
+        ``except`` in the workflow decides the same way both times.
+        """
+        if isinstance(outcome, Returned):
+            try:
+                output = self.codec.encode(outcome.value, root="result")
+                if self.config.verify_values:
+                    outcome = Returned(self.codec.decode(output, self.codec.name))
+                return outcome, output, None
+            except SerializationError as error:
+                outcome = Raised(error)
+        text = self.codec.encode_error(outcome.error)
+        replayed = self.codec.decode_error(text, self.codec.name)
+        if type(replayed) is not type(outcome.error):
+            replayed.__cause__ = outcome.error
+            outcome = Raised(replayed)
+        return outcome, None, text
+
+    def decode_outcome(self, output: str | None, error: str | None, serializer: str) -> Outcome:
+        """The value or error that was recorded.
+
+        Raises:
+            SerializationError: this process cannot read it.
+        """
+        if error is not None:
+            return Raised(self.codec.decode_error(error, serializer))
+        return Returned(None if output is None else self.codec.decode(output, serializer))
+
+    def replay(self, run: Run, recorded: RecordedStep) -> Outcome:
+        """The outcome of a step that was recorded before.
+
+        A row that this process cannot read ends the run here: it stays as it is, for a process that can.
+        """
+        try:
+            return self.decode_outcome(recorded.output, recorded.error, recorded.serializer)
+        except SerializationError as error:
+            run.failure = error
+            run.end_with(OwnershipLost(run.workflow_id))
+            assert run.stop is not None
+            raise run.stop from error

@@ -1,0 +1,135 @@
+"""Durable operations that the library itself provides to a workflow: children, results, sleep, time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+from dbos_orm._context import Frame, Run, StepKey
+from dbos_orm._flows.effects import Effect, Flow, Outcome, Pause, Read
+from dbos_orm._flows.environment import Environment
+from dbos_orm._flows.recording import record_step
+from dbos_orm._flows.running import await_outcome, require_same_workflow
+from dbos_orm._flows.stepping import record_outcome
+from dbos_orm._outcomes import Raised, Returned
+from dbos_orm._store.entries import Kind, RunStart, StepEntry
+from dbos_orm._store.history import find_run
+from dbos_orm.errors import DBOSError, NonDeterministicError, WorkflowExistsError
+
+_MICROSECONDS: Final = 1_000_000
+SLEEP_NAME: Final = "sleep"
+
+
+def start_child(
+    env: Environment, frame: Frame, key: StepKey, child: RunStart, *, given_id: bool, on_existing: str
+) -> Flow[bool]:
+    """Start a workflow as a step of this one; False if it is not ours to run now (a replay, a known ID).
+
+    The child's row and the record of it in the parent are one write: there is never one without the other.
+    ``given_id``: the caller chose the ID, so that somebody else may have started it.
+    """
+    run = frame.run
+    found = run.recorded(key, child.name)
+    created = found is None
+    if found is None:
+        run.require_live(child.name)
+        entry = replace(
+            _entry(env, run, key, child.name, "child"), child_id=child.workflow_id, child=child
+        )
+        created = (yield from record_step(env, run, entry)) is None
+    elif found.child_id != child.workflow_id:
+        raise NonDeterministicError(
+            run.workflow_id, key.path, f"{found.name} {found.child_id!r}", f"{child.name} {child.workflow_id!r}"
+        )
+    if given_id:
+        existing = yield from Read(partial(find_run, workflow_id=child.workflow_id), run)
+        if existing is not None and existing.generation != child.generation:
+            require_same_workflow(existing, application=child.application, name=child.name)
+            if created and on_existing == "raise":
+                raise WorkflowExistsError(child.workflow_id)
+            created = False
+    return created
+
+
+def await_in_workflow(
+    env: Environment, frame: Frame, key: StepKey, workflow_id: str, seconds: float | None
+) -> Flow[Outcome]:
+    """Await another workflow as a step: a replay gets the same outcome, even if that workflow was restarted since."""
+    return (
+        yield from recorded(
+            env, frame, key, "result", "result", lambda: _outcome(env, frame.run, workflow_id, seconds)
+        )
+    )
+
+
+def recorded(
+    env: Environment,
+    frame: Frame,
+    key: StepKey,
+    name: str,
+    kind: Kind,
+    produce: Callable[[], Generator[Effect[Any], Any, Outcome]],
+) -> Flow[Outcome]:
+    """Give the recorded outcome of an operation, or what the flow ``produce()`` gives, recorded."""
+    run = frame.run
+    found = run.recorded(key, name)
+    if found is not None:
+        return env.replay(run, found)
+    run.require_live(name)
+    started_at = env.instant()
+    outcome = yield from produce()
+    return (yield from record_outcome(env, run, key, name, kind, outcome, 1, started_at))
+
+
+def value_of(produce: Callable[[], Any]) -> Flow[Outcome]:
+    """A flow for ``recorded`` that needs nothing from outside."""
+    yield from ()
+    return Returned(produce())
+
+
+def sleep(env: Environment, frame: Frame, seconds: float) -> Flow[None]:
+    """Wait until an instant that is fixed when the workflow first gets here; a restart waits for the rest.
+
+    Inside a step nothing is recorded: the step is what would be repeated.
+    """
+    run = frame.run
+    if frame.step is not None:
+        yield from Pause(seconds, run)
+        return
+    key = frame.scope.draw()
+    found = run.recorded(key, SLEEP_NAME)
+    if found is None:
+        run.require_live(SLEEP_NAME)
+        delay = round(max(seconds, 0.0) * _MICROSECONDS)
+        found = yield from record_step(env, run, replace(_entry(env, run, key, SLEEP_NAME, "sleep"), delay=delay))
+    left = seconds
+    if found is not None:
+        left = (found.remaining or 0.0) - (env.clock.monotonic() - found.loaded_at)
+    yield from Pause(left, run)
+    run.require_live(SLEEP_NAME)
+
+
+def _outcome(env: Environment, run: Run, workflow_id: str, seconds: float | None) -> Flow[Outcome]:
+    try:
+        return (yield from await_outcome(env, workflow_id, seconds=seconds, run=run))
+    except (DBOSError, TimeoutError) as error:
+        return Raised(error)
+
+
+def _entry(env: Environment, run: Run, key: StepKey, name: str, kind: Kind) -> StepEntry:
+    return StepEntry(
+        run.workflow_id,
+        key.scope,
+        key.step_id,
+        run.owner_token,
+        env.identifiers.write_id(),
+        name,
+        kind,
+        None,
+        None,
+        env.codec.name,
+        1,
+        env.instant(),
+    )

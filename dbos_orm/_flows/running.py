@@ -1,0 +1,157 @@
+"""The life of a workflow: start, run, finish; and what others get who await it."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Final
+
+from dbos_orm._context import Frame, Run, Scope
+from dbos_orm._flows.effects import (
+    AwaitCompletion,
+    Change,
+    Flow,
+    Invoke,
+    Outcome,
+    Pause,
+    Read,
+    RunBody,
+    Write,
+    WriteAlone,
+    WriteResult,
+)
+from dbos_orm._flows.environment import Environment
+from dbos_orm._flows.recording import record_finish
+from dbos_orm._outcomes import Raised
+from dbos_orm._states import WorkflowState
+from dbos_orm._store.entries import RunFinish, RunStart
+from dbos_orm._store.history import RecordedRun, find_run, load_history
+from dbos_orm._store.ownership import cancel, hand_over, let_go
+from dbos_orm.errors import (
+    ConflictingWorkflowError,
+    MaxRecoveryAttemptsExceededError,
+    OwnershipLost,
+    WorkflowCancelled,
+    WorkflowCancelledError,
+    WorkflowExistsError,
+    WorkflowNotFoundError,
+    WorkflowTimeoutError,
+)
+
+_STALL_SECONDS: Final = 0.02
+_FIRST_POLL_SECONDS: Final = 0.005
+_LONGEST_POLL_SECONDS: Final = 0.5
+_LOCAL_POLL_SECONDS: Final = 1.0
+
+
+def start(env: Environment, entry: RunStart, *, on_existing: str = "return") -> Flow[RecordedRun | None]:
+    """Store a new workflow; None if it is new, else the row that has its ID already.
+
+    Raises:
+        ConflictingWorkflowError: the ID belongs to another workflow function or application.
+        WorkflowExistsError: the ID is known and ``on_existing`` is "raise".
+    """
+    result = yield from Write(entry)
+    pause = _STALL_SECONDS
+    while result is not WriteResult.WRITTEN:
+        found = yield from Read(partial(find_run, workflow_id=entry.workflow_id))
+        if found is not None:
+            if found.generation == entry.generation:
+                return None
+            require_same_workflow(found, application=entry.application, name=entry.name)
+            if on_existing == "raise":
+                raise WorkflowExistsError(entry.workflow_id)
+            return found
+        # Somebody's transaction holds the ID and has not ended.
+        result = yield from WriteAlone(entry)
+        if result is not WriteResult.WRITTEN:
+            yield from Pause(pause, None)
+            pause = min(2 * pause, 1.0)
+    return None
+
+
+def require_same_workflow(found: RecordedRun, *, application: str, name: str) -> None:
+    """Refuse a known ID under which something else was started."""
+    if found.application != application:
+        raise ConflictingWorkflowError(found.workflow_id, "application", found.application, application)
+    if found.name != name:
+        raise ConflictingWorkflowError(found.workflow_id, "name", found.name, name)
+
+
+def execute(env: Environment, run: Run, scope: Scope, body: RunBody) -> Flow[Outcome]:
+    """Run a workflow that this process owns to its end, and record that.
+
+    Gives what the function returned or raised, or ``Raised`` of what ended the run otherwise:
+    ``WorkflowCancelled`` (recorded), or ``OwnershipLost`` (nothing was recorded, somebody else continues it).
+    An exit that is no outcome of the workflow (KeyboardInterrupt, a server that cancels its tasks) hands
+    the run over.
+    """
+    if run.is_recovered:
+        history = yield from Read(partial(load_history, dialect=env.dialect, workflow_id=run.workflow_id), run)
+        run.history, run.attempts = history
+    outcome = yield from Invoke(body.workflow.function, body.arguments, body.keywords, Frame(run, scope))
+    if run.stop is None and isinstance(outcome, Raised) and not isinstance(outcome.error, Exception):
+        run.end_with(OwnershipLost(run.workflow_id))
+        yield from Change(partial(hand_over, dialect=env.dialect, owned=[(run.workflow_id, run.owner_token)]))
+        return outcome
+    if run.stop is None:
+        outcome, output, error = env.encode_outcome(outcome)
+        status = WorkflowState.SUCCESS if error is None else WorkflowState.ERROR
+        entry = RunFinish(run.workflow_id, run.owner_token, status.value, output, error, env.codec.name)
+        try:
+            yield from record_finish(env, run, entry)
+        except (WorkflowCancelled, OwnershipLost):
+            # Recorded as ended otherwise while the function returned: the row decides.
+            pass
+        else:
+            return outcome
+    assert run.stop is not None
+    if isinstance(run.stop, WorkflowCancelled):
+        yield from _end_cancelled(env, run)
+    return Raised(run.stop)
+
+
+def _end_cancelled(env: Environment, run: Run) -> Flow[None]:
+    if run.is_timed_out:
+        error = env.codec.encode_error(WorkflowTimeoutError(run.workflow_id, run.deadline))
+        yield from Change(
+            partial(cancel, dialect=env.dialect, workflow_id=run.workflow_id, children=True, error=error)
+        )
+    yield from Change(partial(let_go, workflow_id=run.workflow_id, owner_token=run.owner_token))
+
+
+def await_outcome(
+    env: Environment, workflow_id: str, *, seconds: float | None = None, run: Run | None = None
+) -> Flow[Outcome]:
+    """Give the outcome of a workflow as those get it who await it, waiting ``seconds`` at most.
+
+    Raises:
+        WorkflowNotFoundError: there is no such workflow.
+        TimeoutError: patience ran out; the workflow goes on.
+    """
+    ends = None if seconds is None else env.clock.monotonic() + seconds
+    poll = _FIRST_POLL_SECONDS
+    while True:
+        found = yield from Read(partial(find_run, workflow_id=workflow_id), run)
+        if found is None:
+            raise WorkflowNotFoundError(workflow_id)
+        if found.is_terminal:
+            return outcome_of(env, found)
+        left = None if ends is None else ends - env.clock.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError(f"workflow {workflow_id!r} is {found.status} after {seconds:g} s; it goes on")
+        patience = math.inf if left is None else left
+        yield from AwaitCompletion(workflow_id, min(_LOCAL_POLL_SECONDS, patience), min(poll, patience), run)
+        poll = min(2 * poll, _LONGEST_POLL_SECONDS)
+        if run is not None:
+            run.require_live("result()")
+
+
+def outcome_of(env: Environment, found: RecordedRun) -> Outcome:
+    """What those get who await a workflow that has ended."""
+    if found.status == WorkflowState.CANCELLED and found.error is None:
+        return Raised(WorkflowCancelledError(found.workflow_id))
+    if found.status == WorkflowState.MAX_RECOVERY_ATTEMPTS_EXCEEDED and found.error is None:
+        attempts = found.recovery_attempts
+        return Raised(MaxRecoveryAttemptsExceededError(found.workflow_id, attempts, "given up"))
+    return env.decode_outcome(found.output, found.error, found.serializer)

@@ -1,0 +1,174 @@
+"""Binding, launching and shutting down: the steps that both colours of application share."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from sqlalchemy.engine import Connection, Engine
+
+from dbos_orm._clock import steady_seconds
+from dbos_orm._context import Launch, logger
+from dbos_orm._dialects import Fault
+from dbos_orm._drivers.binding import Binding
+from dbos_orm._identifiers import executor_id
+from dbos_orm._runtime import Runtime
+from dbos_orm._services.leases import LeaseObserver, LeaseService
+from dbos_orm._services.recovery import Recovery
+from dbos_orm._services.service import Service
+from dbos_orm._services.tick import TickService
+from dbos_orm._store import executors, ownership
+from dbos_orm._store.revision import require_current_schema, schema_revision
+from dbos_orm.config import seconds
+from dbos_orm.errors import ConfigurationError, DatabaseUnavailableError, OwnershipLost, SchemaVersionError
+
+_FIRST_PAUSE_SECONDS: Final = 0.2
+_LONGEST_PAUSE_SECONDS: Final = 2.0
+
+
+@dataclass(slots=True)
+class Launched:
+    """What ``shutdown`` has to stop again."""
+
+    launch: Launch
+    services: Sequence[Service]
+
+
+def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool) -> Launched:
+    """Begin to execute workflows; everything that can be wrong is found before the first one runs.
+
+    Raises:
+        DatabaseUnavailableError: the database did not answer within ``launch_timeout``.
+        ConfigurationError: the engine's settings would not keep the guarantees.
+        SchemaVersionError: the tables are missing, older or newer.
+    """
+    binding = runtime.bound("launch()")
+    env = binding.environment
+    for module in modules:
+        importlib.import_module(module)
+    _reach(binding)
+    _probe(binding)
+    _require_schema(binding, migrate=migrate)
+    name = executor_id() if env.config.executor_id is None else f"{env.config.executor_id}-{executor_id()}"
+    started = Launch(name, lease_ends=steady_seconds() + seconds(env.config.lease))
+    leases = LeaseService(binding, started)
+    leases.register()
+    recovery = Recovery(binding, started, LeaseObserver(leases))
+    tick = TickService(binding, started, recovery)
+    runtime.launch = started
+    _report(binding, started)
+    for service in (leases, tick):
+        service.start()
+    return Launched(started, (tick, leases))
+
+
+def shutdown(runtime: Runtime, launched: Launched, timeout: float) -> None:
+    """Stop taking work, wait for what runs, hand over the rest, and leave the executors.
+
+    Results of what still runs then are dropped: somebody else produces them.
+    """
+    binding = runtime.bound("shutdown()")
+    tick, leases = launched.services
+    tick.stop()
+    binding.runs.wait_until_none(timeout)
+    _hand_over_all(binding)
+    leases.stop()
+    launched.launch.is_over = True
+    try:
+        binding.gateway.change(partial(executors.remove, executor_id=launched.launch.executor_id))
+    except DatabaseUnavailableError as error:
+        logger.warning("the database is away at shutdown; others will notice: %s", error)
+
+
+def _hand_over_all(binding: Binding) -> None:
+    runs = [run for run in binding.runs.all() if run.stop is None]
+    for run in runs:
+        run.end_with(OwnershipLost(run.workflow_id))
+    owned = [(run.workflow_id, run.owner_token) for run in runs]
+    try:
+        for start in range(0, len(owned), 500):
+            verb = partial(ownership.hand_over, dialect=binding.dialect, owned=owned[start : start + 500])
+            binding.gateway.change(verb)
+    except DatabaseUnavailableError as error:
+        logger.warning("the database is away at shutdown; leases decide: %s", error)
+    if owned:
+        logger.info("%d running workflows were handed over", len(owned))
+
+
+def _reach(binding: Binding) -> None:
+    """Wait for the database, and say so while that takes."""
+    config, url = binding.environment.config, binding.engine.url.render_as_string()
+    limit = seconds(config.launch_timeout)
+    began, pause = time.monotonic(), _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            binding.gateway.blocking(lambda: _ping(binding.engine))
+            return
+        except Exception as error:
+            if binding.dialect.fault(error) is Fault.REJECTED:
+                raise DatabaseUnavailableError(url, 0, error) from error
+            waited = time.monotonic() - began
+            if waited + pause > limit:
+                raise DatabaseUnavailableError(url, round(waited, 1), error) from error
+            logger.warning("database %s does not answer, trying for %.0f s more: %s", url, limit - waited, error)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+def _ping(engine: Engine) -> None:
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+
+
+def _probe(binding: Binding) -> None:
+    missing = binding.gateway.blocking(lambda: list(binding.dialect.probe(binding.engine)))
+    if missing:
+        raise ConfigurationError(
+            "engine",
+            binding.engine.url.render_as_string(),
+            "settings that keep the guarantees; " + "; ".join(missing),
+            "make the engine with dbos_orm.sqlite_engine(url)"
+            if binding.dialect.single_writer
+            else "see the page on recovery",
+        )
+
+
+def _require_schema(binding: Binding, *, migrate: bool) -> None:
+    if not migrate:
+        binding.gateway.read(require_current_schema)
+        return
+    revision = binding.gateway.read(schema_revision)
+    if revision.is_current:
+        return
+    if revision.is_ahead:
+        raise SchemaVersionError(revision.found, revision.expected, revision.command)
+    # By name, because importing Alembic takes longer than everything else in a launch that needs no migration.
+    upgrade: Callable[[Connection], Any] = importlib.import_module("dbos_orm.schema").upgrade_connection
+    binding.gateway.change(upgrade)
+
+
+def _report(binding: Binding, started: Launch) -> None:
+    env = binding.environment
+    workflows, runnable = len(env.registry), env.registry.runnable()
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(
+            "application %r launched as %s on %s: %d workflows, %d steps and transactions",
+            env.application,
+            started.executor_id,
+            binding.engine.url.render_as_string(),
+            workflows,
+            env.registry.step_count,
+        )
+    verb = partial(ownership.count_stranded, application=env.application, runnable=runnable)
+    stranded = binding.gateway.read(verb)
+    if stranded:
+        logger.warning(
+            "%d interrupted workflows wait for code that is not registered here (another name or version); "
+            "run the version that began them, or see the page on recovery",
+            stranded,
+        )

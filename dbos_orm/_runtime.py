@@ -1,0 +1,48 @@
+"""An application in this process: unbound, bound or launched."""
+
+from __future__ import annotations
+
+import os
+
+from dbos_orm._context import Launch
+from dbos_orm._drivers.binding import Application, Binding
+from dbos_orm.errors import ForkedProcessError, NotBoundError, NotLaunchedError
+
+
+class Runtime:
+    """The mutable state of one application. Everything that users hold has a reference to it."""
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+        self.binding: Binding | None = None
+        self.launch: Launch | None = None
+
+    def bound(self, operation: str) -> Binding:
+        """The binding.
+
+        Raises:
+            NotBoundError: there is none yet.
+        """
+        if self.binding is None:
+            raise NotBoundError(operation, self.application.name)
+        return self.binding
+
+    def launched(self, operation: str) -> tuple[Binding, Launch]:
+        """The binding and the launch.
+
+        Raises:
+            NotBoundError, NotLaunchedError: there is none.
+            ForkedProcessError: the launch was in the parent of this process.
+        """
+        binding = self.bound(operation)
+        if self.launch is None or self.launch.is_over:
+            raise NotLaunchedError(operation, self.application.name)
+        if self.launch.pid != os.getpid():
+            raise ForkedProcessError(operation, self.launch.pid, os.getpid())
+        return binding, self.launch
+
+    @property
+    def executing(self) -> Launch | None:
+        """The launch, if workflows are executed in this process now."""
+        launch = self.launch
+        return None if launch is None or launch.is_over or launch.pid != os.getpid() else launch

@@ -1,0 +1,210 @@
+"""From a call and its options to what is stored and what is run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, TypeAlias, TypedDict
+
+from dbos_orm._context import Frame, Launch, Run, StepKey, current_frame, require_home
+from dbos_orm._drivers.binding import Binding
+from dbos_orm._flows.calling import Plan
+from dbos_orm._flows.effects import RunBody
+from dbos_orm._identifiers import random_token
+from dbos_orm._registry import RegisteredWorkflow
+from dbos_orm._runtime import Runtime
+from dbos_orm._store.entries import INTERNAL_QUEUE, RunStart
+from dbos_orm.config import Duration, seconds
+from dbos_orm.errors import ConfigurationError, StartInStepError
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+
+_MICROSECONDS: Final = 1_000_000
+_LONGEST_ID: Final = 1000
+
+
+class WorkflowOptions(TypedDict, total=False):
+    """What may be said of one start, by ``workflow.options(...)``."""
+
+    workflow_id: str
+    """An idempotency key: starting a known ID again gives that workflow."""
+    on_existing: Literal["return", "raise"]
+    """``raise``: ``WorkflowExistsError`` for a known ID."""
+    timeout: Duration | None
+    """Cancelled this long after it began to run; None lifts the decorator's timeout."""
+    deadline: datetime
+    """Cancelled at this instant (aware)."""
+    version: str
+    """Run only by processes whose workflow has this version."""
+    attributes: dict[str, Json]
+    """Kept on the row, for filtering."""
+    detached: bool
+    """Do not inherit the deadline of the workflow that starts it."""
+
+
+_KNOWN: Final = tuple(WorkflowOptions.__annotations__)
+
+
+def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, if each can work.
+
+    Raises:
+        ConfigurationError: it names the option.
+    """
+    for name, value in options.items():
+        if name not in _KNOWN:
+            raise ConfigurationError(name, value, f"an option of {sorted(_KNOWN)}", "leave it out")
+        check = _CHECKS.get(name)
+        if check is not None:
+            check(value)
+    return dict(options)
+
+
+def _check_workflow_id(value: object) -> None:
+    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_ID or "\x00" in value:
+        raise ConfigurationError(
+            "workflow_id", value, f"a text of 1 to {_LONGEST_ID} characters", "pass str(...) of your key"
+        )
+
+
+def _check_deadline(value: object) -> None:
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise ConfigurationError("deadline", value, "a datetime with a time zone", "use datetime.now(UTC) + ...")
+
+
+def _check_timeout(value: Any) -> None:
+    if value is not None and seconds(value, field="timeout") <= 0:
+        raise ConfigurationError("timeout", value, "more than zero, or None", "leave it out for no timeout")
+
+
+def _check_on_existing(value: object) -> None:
+    if value not in ("return", "raise"):
+        raise ConfigurationError("on_existing", value, "'return' or 'raise'", "leave it out for 'return'")
+
+
+def _check_attributes(value: object) -> None:
+    if not isinstance(value, dict) or any(not isinstance(key, str) for key in value):
+        raise ConfigurationError("attributes", value, "a dict with text keys", "pass for example {'tenant': 7}")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError("attributes", value, f"plain JSON ({error})", "pass only JSON values") from error
+
+
+def _check_version(value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError("version", value, "a text", "leave it out to run with any process's own version")
+
+
+_CHECKS: Final[dict[str, Callable[[Any], None]]] = {
+    "workflow_id": _check_workflow_id,
+    "deadline": _check_deadline,
+    "timeout": _check_timeout,
+    "on_existing": _check_on_existing,
+    "attributes": _check_attributes,
+    "version": _check_version,
+}
+
+
+def parent_frame(runtime: Runtime, name: str) -> Frame | None:
+    """The frame of the workflow body that starts another workflow; None outside a workflow.
+
+    Raises:
+        StartInStepError: a step is running here; it would start another workflow each time it is tried.
+        StepOutsideScopeError: the caller is a task or thread of its own.
+    """
+    frame = current_frame.get()
+    if frame is None or frame.run.launch is not runtime.launch:
+        return None
+    if frame.step is not None:
+        raise StartInStepError(name, frame.step.name)
+    require_home(frame, name)
+    return frame
+
+
+def plan(
+    binding: Binding,
+    workflow: RegisteredWorkflow,
+    arguments: Sequence[Any],
+    keywords: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    launch: Launch | None,
+    place: tuple[Frame, StepKey] | None,
+) -> Plan:
+    """Work out a start. With ``launch`` this process owns the new workflow, without it anybody may claim it.
+
+    ``place``: the workflow that starts it, and the number of the step which that is.
+
+    Raises:
+        TypeError: the function does not take these arguments.
+        SerializationError: an argument cannot be recorded.
+    """
+    env = binding.environment
+    payload = env.codec.encode_arguments(tuple(arguments), dict(keywords), signature=workflow.signature)
+    made_id = env.identifiers.workflow_id()
+    child_id = None if place is None else f"{place[0].run.workflow_id}-{place[1].path}"
+    workflow_id = options.get("workflow_id") or child_id or made_id
+    timeout = options["timeout"] if "timeout" in options else workflow.timeout
+    timeout_seconds = None if timeout is None else seconds(timeout)
+    outer = None if place is None else place[0].run
+    deadline = _deadline(options, outer)
+    pinned = options.get("version")
+    token = None if launch is None else random_token()
+    attributes = options.get("attributes")
+    entry = RunStart(
+        workflow_id=workflow_id,
+        application=env.application,
+        name=workflow.name,
+        version=pinned or (None if launch is None else workflow.version),
+        version_pinned=pinned is not None,
+        generation=random_token(),
+        input=payload,
+        serializer=env.codec.name,
+        executor_id=None if launch is None else launch.executor_id,
+        owner_token=token,
+        queue=None if launch is not None else INTERNAL_QUEUE,
+        timeout=None if timeout_seconds is None else round(timeout_seconds * _MICROSECONDS),
+        deadline=None if deadline is None else deadline.astimezone(UTC).isoformat(timespec="microseconds"),
+        parent_id=None if outer is None else outer.workflow_id,
+        parent_step=None if place is None else place[1].path,
+        attributes=None if attributes is None else json.dumps(attributes),
+        sequence=made_id,
+    )
+    run = None
+    if launch is not None and token is not None:
+        run = _owned_run(env.clock.now(), entry, token, launch, workflow, timeout_seconds, deadline, outer)
+    body = RunBody(workflow, arguments, keywords)
+    return Plan(entry, body, run, options.get("on_existing", "return"), "workflow_id" in options, place)
+
+
+def _deadline(options: Mapping[str, Any], outer: Run | None) -> datetime | None:
+    given: datetime | None = options.get("deadline")
+    inherited = None if outer is None or options.get("detached") else outer.deadline
+    if given is not None and inherited is not None:
+        return min(given, inherited)
+    return given or inherited
+
+
+def _owned_run(
+    now: datetime,
+    entry: RunStart,
+    token: str,
+    launch: Launch,
+    workflow: RegisteredWorkflow,
+    timeout: float | None,
+    deadline: datetime | None,
+    outer: Run | None,
+) -> Run:
+    run = Run(
+        entry.workflow_id,
+        workflow.name,
+        token,
+        launch,
+        workflow.is_async,
+        outer=outer,
+        parent_id=entry.parent_id,
+    )
+    run.limit(timeout, deadline, now)
+    return run

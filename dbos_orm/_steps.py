@@ -1,0 +1,93 @@
+"""What a step function becomes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+from dbos_orm._callables import describe_as
+from dbos_orm._context import Frame, current_frame, require_home
+from dbos_orm._drivers.binding import Binding
+from dbos_orm._flows.stepping import StepCall, step
+from dbos_orm._outcomes import unwrap
+from dbos_orm._retry import Retry
+from dbos_orm._runtime import Runtime
+from dbos_orm.handles import async_driver_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _AnyStep(Generic[P, R]):
+    def __init__(self, runtime: Runtime, name: str, function: Callable[..., Any], retry: Retry | None) -> None:
+        self._runtime = runtime
+        self._function = function
+        self._retry = retry
+        self.name = name
+        describe_as(self, function)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} of {self._runtime.application.name!r}>"
+
+    def _drawn(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Frame, StepCall] | None:
+        """The step with its number, drawn now, in the order of the calls; None where it is a plain call."""
+        frame = body_frame(self._runtime, self.name)
+        if frame is None:
+            return None
+        call = StepCall(frame.scope.draw(), self.name, self._function, args, kwargs, self._retry)
+        return self._runtime.bound(self.name), frame, call
+
+
+class Step(_AnyStep[P, R]):
+    """A function whose outcome is recorded when a workflow calls it, and not computed again after that.
+
+    Outside a workflow, and inside another step, it is the plain function.
+    """
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the step, or give what is recorded of it."""
+        drawn = self._drawn(args, kwargs)
+        if drawn is None:
+            return cast(R, self._function(*args, **kwargs))
+        binding, frame, call = drawn
+        return cast(R, unwrap(binding.driver.run(step(binding.environment, frame, call))))
+
+
+class AsyncStep(_AnyStep[P, R]):
+    """``Step`` for coroutines. Its number is drawn when it is called, not when it is awaited: a ``gather`` of
+    calls is deterministic. A plain function runs in a thread."""
+
+    def __init__(
+        self, runtime: Runtime, name: str, function: Callable[..., Any], retry: Retry | None, *, is_sync: bool
+    ) -> None:
+        super().__init__(runtime, name, function, retry)
+        self._is_sync = is_sync
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
+        """Run the step, or give what is recorded of it, when awaited."""
+        drawn = self._drawn(args, kwargs)
+        if drawn is not None:
+            return self._run(*drawn)
+        if self._is_sync:
+            return self._run_plain(args, kwargs)
+        return cast("Coroutine[None, None, R]", self._function(*args, **kwargs))
+
+    async def _run(self, binding: Binding, frame: Frame, call: StepCall) -> R:
+        return cast(R, unwrap(await async_driver_of(binding).run(step(binding.environment, frame, call))))
+
+    async def _run_plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        return cast(R, await asyncio.to_thread(self._function, *args, **kwargs))
+
+
+def body_frame(runtime: Runtime, operation: str) -> Frame | None:
+    """The frame of the workflow body of this application that is calling; None where a call is a plain one.
+
+    Raises:
+        StepOutsideScopeError: the caller is a task or thread of its own.
+    """
+    frame = current_frame.get()
+    if frame is None or frame.step is not None or frame.run.launch is not runtime.launch:
+        return None
+    require_home(frame, operation)
+    return frame

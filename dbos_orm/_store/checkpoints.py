@@ -1,0 +1,242 @@
+"""The hot path: many workflows' entries in as few statements as their kinds.
+
+Every write is fenced: it happens only where the status row is PENDING and carries the writer's token, and a
+row in the way means that nothing is written. Rows that another transaction holds are skipped, so that
+one stalled workflow does not hold up the others of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Integer, Table, Text, case, cast, literal_column, null, select, update
+from sqlalchemy.engine import Connection
+from sqlalchemy.sql import ClauseElement, FromClause
+from sqlalchemy.types import BigInteger, TypeEngine
+
+from dbos_orm._dialects import Dialect, RowsStatement
+from dbos_orm._store.entries import AttemptEntry, Entry, RunFinish, RunStart, StepEntry, fields_of
+from dbos_orm.models import StepAttempt, StepOutput, WorkflowStatus
+
+_TEXT: Final = Text()
+_STATUS: Final = WorkflowStatus.__table__
+_PENDING: Final = literal_column("'PENDING'")
+
+_STEP_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
+    "workflow_id": _TEXT, "scope": _TEXT, "step_id": Integer(), "owner_token": _TEXT, "write_id": BigInteger(),
+    "name": _TEXT, "kind": _TEXT, "output": _TEXT, "error": _TEXT, "serializer": _TEXT, "attempts": Integer(),
+    "started_at": _TEXT,
+}  # fmt: skip
+_RARE_STEP_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
+    **_STEP_FIELDS, "child_id": _TEXT, "delay": BigInteger(),
+}  # fmt: skip
+_ATTEMPT_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
+    "workflow_id": _TEXT, "scope": _TEXT, "step_id": Integer(), "attempt": Integer(), "owner_token": _TEXT,
+    "write_id": BigInteger(), "name": _TEXT, "error": _TEXT, "serializer": _TEXT, "started_at": _TEXT,
+    "delay": BigInteger(),
+}  # fmt: skip
+_START_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
+    "workflow_id": _TEXT, "application": _TEXT, "name": _TEXT, "version": _TEXT, "version_pinned": Integer(),
+    "generation": _TEXT, "input": _TEXT, "serializer": _TEXT, "executor_id": _TEXT, "owner_token": _TEXT,
+    "queue": _TEXT, "timeout": BigInteger(), "deadline": _TEXT, "parent_id": _TEXT, "parent_step": _TEXT,
+    "attributes": _TEXT, "sequence": _TEXT,
+}  # fmt: skip
+_FINISH_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
+    "workflow_id": _TEXT, "owner_token": _TEXT, "status": _TEXT, "output": _TEXT, "error": _TEXT,
+    "serializer": _TEXT,
+}  # fmt: skip
+
+
+def write(connection: Connection, dialect: Dialect, entries: Sequence[Entry], *, skip_locked: bool = True) -> set[int]:
+    """Write what is allowed of ``entries`` and give the indexes of those that were written.
+
+    In a transaction of the caller's, or in autocommit if ``is_single_statement(entries)``. An entry that is
+    missing from the answer met a stale token, an ended workflow, a row that exists already, or (with
+    ``skip_locked``) a row that is locked: ``history.explain`` tells which.
+    """
+    written: set[int] = set()
+    numbered = sorted(enumerate(entries), key=lambda pair: (pair[1].order, pair[1].workflow_id))
+    steps = [(i, e) for i, e in numbered if isinstance(e, StepEntry)]
+    common = [(i, e) for i, e in steps if e.delay is None and e.child_id is None]
+    rare = [(i, e) for i, e in steps if e.delay is not None or e.child_id is not None]
+    written |= _by_write_id(connection, dialect, common, StepEntry, _STEP_FIELDS, skip_locked)
+    written |= _by_write_id(connection, dialect, rare, StepEntry, _RARE_STEP_FIELDS, skip_locked)
+    # The step row comes first: a child exists only if its parent's record of it was written now.
+    children = [(i, e.child) for i, e in rare if e.child is not None and i in written]
+    _start(connection, dialect, children)
+    written |= _start(connection, dialect, [(i, e) for i, e in numbered if isinstance(e, RunStart)])
+    attempts = [(i, e) for i, e in numbered if isinstance(e, AttemptEntry)]
+    written |= _by_write_id(connection, dialect, attempts, AttemptEntry, _ATTEMPT_FIELDS, skip_locked)
+    finishes = [(i, e) for i, e in numbered if isinstance(e, RunFinish)]
+    written |= _finish(connection, dialect, finishes, skip_locked)
+    return written
+
+
+def is_single_statement(dialect: Dialect, entries: Sequence[Entry]) -> bool:
+    """Whether ``write`` needs one statement for these, so that it is atomic without BEGIN and COMMIT."""
+    if len(entries) > 1 and not dialect.takes_many_rows:
+        return False
+    kinds = {(type(e), isinstance(e, StepEntry) and (e.delay is not None or e.child_id is not None)) for e in entries}
+    return len(kinds) == 1 and not any(isinstance(e, StepEntry) and e.child is not None for e in entries)
+
+
+def may_wait_for_keys(entries: Sequence[Entry]) -> bool:
+    """Whether ``write`` may have to wait for another transaction that inserts the same workflow ID."""
+    return any(isinstance(e, RunStart) or (isinstance(e, StepEntry) and e.child is not None) for e in entries)
+
+
+def _by_write_id(
+    connection: Connection,
+    dialect: Dialect,
+    numbered: Sequence[tuple[int, Any]],
+    kind: type[Entry],
+    fields: dict[str, TypeEngine[Any]],
+    skip_locked: bool,
+) -> set[int]:
+    if not numbered:
+        return set()
+    build = _insert_steps if kind is StepEntry else _insert_attempts
+    statement = dialect.rows_statement(
+        (kind, len(fields), skip_locked), fields, partial(build, fields=fields, skip_locked=skip_locked)
+    )
+    rows = _execute(connection, statement, numbered)
+    returned = {row[0] for row in rows}
+    return {index for index, entry in numbered if entry.write_id in returned}
+
+
+def _start(connection: Connection, dialect: Dialect, numbered: Sequence[tuple[int, RunStart]]) -> set[int]:
+    if not numbered:
+        return set()
+    statement = dialect.rows_statement(RunStart, _START_FIELDS, _insert_runs, bounded=True)
+    rows = _execute(connection, statement, numbered)
+    returned = {row[0] for row in rows}
+    return {index for index, entry in numbered if entry.generation in returned}
+
+
+def _finish(
+    connection: Connection, dialect: Dialect, numbered: Sequence[tuple[int, RunFinish]], skip_locked: bool
+) -> set[int]:
+    if not numbered:
+        return set()
+    build = partial(_update_runs, skip_locked=skip_locked)
+    statement = dialect.rows_statement((RunFinish, skip_locked), _FINISH_FIELDS, build)
+    rows = _execute(connection, statement, numbered)
+    returned = {row[0] for row in rows}
+    return {index for index, entry in numbered if entry.workflow_id in returned}
+
+
+def _execute(
+    connection: Connection, statement: RowsStatement, numbered: Sequence[tuple[int, Entry]]
+) -> list[Sequence[Any]]:
+    return statement.execute(connection, [fields_of(entry, statement.columns) for _, entry in numbered])
+
+
+# -- statements ----------------------------------------------------------------------------------
+
+
+def _insert_steps(
+    dialect: Dialect, given: FromClause, *, fields: dict[str, TypeEngine[Any]], skip_locked: bool
+) -> ClauseElement:
+    now = dialect.now()
+    values = {name: given.c[name] for name in fields if name not in ("output", "error", "started_at", "delay")}
+    values["output"] = cast(given.c.output, StepOutput.output.type)
+    values["error"] = cast(given.c.error, StepOutput.error.type)
+    values["started_at"] = dialect.instant_from_text(given.c.started_at)
+    values["completed_at"] = now
+    if "delay" in fields:
+        values["wake_at"] = dialect.plus_microseconds(now, given.c.delay)
+    return _fenced_insert(dialect, StepOutput.__table__, values, given, skip_locked)
+
+
+def _insert_attempts(
+    dialect: Dialect, given: FromClause, *, fields: dict[str, TypeEngine[Any]], skip_locked: bool
+) -> ClauseElement:
+    now = dialect.now()
+    values = {name: given.c[name] for name in fields if name not in ("error", "started_at", "delay")}
+    values["error"] = cast(given.c.error, StepAttempt.error.type)
+    values["started_at"] = dialect.instant_from_text(given.c.started_at)
+    values["failed_at"] = now
+    values["next_at"] = dialect.plus_microseconds(now, given.c.delay)
+    return _fenced_insert(dialect, StepAttempt.__table__, values, given, skip_locked)
+
+
+def _fenced_insert(
+    dialect: Dialect, table: Table, values: dict[str, Any], given: FromClause, skip_locked: bool
+) -> ClauseElement:
+    fence = select(*values.values()).select_from(
+        given.join(
+            _STATUS,
+            (_STATUS.c.workflow_id == given.c.workflow_id) & (_STATUS.c.owner_token == given.c.owner_token),
+        )
+    )
+    fence = dialect.lock_own(fence.where(_STATUS.c.status.is_not_distinct_from(_PENDING)), _STATUS, skip_locked=skip_locked)
+    inserted = dialect.insert(table).from_select(list(values), fence, include_defaults=False)
+    return inserted.on_conflict_do_nothing().returning(table.c.write_id)
+
+
+def _insert_runs(dialect: Dialect, given: FromClause) -> ClauseElement:
+    now = dialect.now()
+    ours = {name: given.c[name] for name in _START_FIELDS}
+    ours["version_pinned"] = cast(given.c.version_pinned, WorkflowStatus.version_pinned.type)
+    ours["input"] = cast(given.c.input, WorkflowStatus.input.type)
+    ours["attributes"] = dialect.attributes_from_text(given.c.attributes)
+    is_owned = given.c.owner_token.is_not(None)
+    ours["deadline"] = earlier_deadline(dialect, now, given.c.timeout, given.c.deadline, starts_now=is_owned)
+    ours["status"] = case((is_owned, _PENDING), else_=literal_column("'ENQUEUED'"))
+    ours["started_at"] = case((is_owned, now), else_=null())
+    ours["enqueued_at"] = case((is_owned, null()), else_=now)
+    ours["created_at"] = now
+    ours["updated_at"] = now
+    inserted = dialect.insert(_STATUS).from_select(
+        list(ours), select(*ours.values()).select_from(given).where(literal_column("1 = 1")), include_defaults=False
+    )
+    return inserted.on_conflict_do_nothing().returning(_STATUS.c.generation)
+
+
+def earlier_deadline(
+    dialect: Dialect,
+    now: ColumnElement[Any],
+    timeout: ColumnElement[Any],
+    deadline: ColumnElement[Any],
+    *,
+    starts_now: ColumnElement[bool],
+) -> ColumnElement[Any]:
+    """The deadline given as text, or the end of the timeout if that is earlier and the run starts now."""
+    given = dialect.instant_from_text(deadline)
+    end = dialect.plus_microseconds(now, timeout)
+    return case(
+        (timeout.is_(None) | ~starts_now, given),
+        (deadline.is_(None) | (end < given), end),
+        else_=given,
+    )
+
+
+def _update_runs(dialect: Dialect, given: FromClause, *, skip_locked: bool) -> ClauseElement:
+    ours = (
+        select(_STATUS.c.workflow_id.label("found"), *given.c)
+        .select_from(
+            given.join(
+                _STATUS,
+                (_STATUS.c.workflow_id == given.c.workflow_id) & (_STATUS.c.owner_token == given.c.owner_token),
+            )
+        )
+        .where(_STATUS.c.status.is_not_distinct_from(_PENDING))
+        .with_for_update(of=_STATUS, key_share=True, skip_locked=skip_locked)
+        .cte("ours")
+    )
+    now = dialect.now()
+    return (
+        update(_STATUS)
+        .where(_STATUS.c.workflow_id == ours.c.found)
+        .values(
+            status=ours.c.status,
+            output=cast(ours.c.output, WorkflowStatus.output.type),
+            error=cast(ours.c.error, WorkflowStatus.error.type),
+            serializer=ours.c.serializer,
+            completed_at=now,
+            updated_at=now,
+        )
+        .returning(_STATUS.c.workflow_id)
+    )

@@ -1,0 +1,106 @@
+"""What may be written to a workflow's history: values, encoded in the caller's thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal, TypeAlias
+
+INTERNAL_QUEUE: Final = "_dbos_internal"
+"""Where a workflow waits that was started without a queue and has no owner yet."""
+
+Kind: TypeAlias = Literal["step", "transaction", "sleep", "child", "result", "now", "status"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunStart:
+    """A new workflow. With an owner it is PENDING at once, without one ENQUEUED.
+
+    ``generation`` is made by the writer: a row with the same one is this very write.
+    """
+
+    workflow_id: str
+    application: str
+    name: str
+    version: str | None
+    version_pinned: bool
+    generation: str
+    input: str
+    serializer: str
+    executor_id: str | None
+    owner_token: str | None
+    queue: str | None
+    timeout: int | None
+    deadline: str | None
+    parent_id: str | None
+    parent_step: str | None
+    attributes: str | None
+    sequence: str
+
+    order: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepEntry:
+    """The outcome of a step. ``child``: the workflow that the step started, written with it or not at all.
+
+    ``delay`` (microseconds) makes it a wait: ``wake_at`` is set that long after the instant of the write.
+    """
+
+    workflow_id: str
+    scope: str
+    step_id: int
+    owner_token: str
+    write_id: int
+    name: str
+    kind: Kind
+    output: str | None
+    error: str | None
+    serializer: str
+    attempts: int
+    started_at: str
+    child_id: str | None = None
+    delay: int | None = None
+    child: RunStart | None = None
+
+    order: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttemptEntry:
+    """A failed attempt of a step that will be tried again ``delay`` microseconds later."""
+
+    workflow_id: str
+    scope: str
+    step_id: int
+    attempt: int
+    owner_token: str
+    write_id: int
+    name: str
+    error: str
+    serializer: str
+    started_at: str
+    delay: int
+
+    order: ClassVar[int] = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunFinish:
+    """The outcome of a workflow: it becomes SUCCESS, or ERROR if there is an ``error``."""
+
+    workflow_id: str
+    owner_token: str
+    status: str
+    output: str | None
+    error: str | None
+    serializer: str
+
+    order: ClassVar[int] = 3
+
+
+Entry: TypeAlias = RunStart | StepEntry | AttemptEntry | RunFinish
+
+
+def fields_of(entry: Entry, names: tuple[str, ...]) -> dict[str, Any]:
+    """The named fields of an entry as the parameters of a statement."""
+    return {name: getattr(entry, name) for name in names}

@@ -1,0 +1,107 @@
+"""What a transactional step becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+from dbos_orm._callables import describe_as
+from dbos_orm._context import Frame, StepKey, current_transaction
+from dbos_orm._drivers.binding import Binding
+from dbos_orm._flows.effects import Flow, Outcome
+from dbos_orm._flows.transacting import TransactionCall, plain_transaction, transaction
+from dbos_orm._outcomes import unwrap
+from dbos_orm._runtime import Runtime
+from dbos_orm._steps import body_frame
+from dbos_orm.handles import async_driver_of
+
+S = TypeVar("S")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _AnyTransaction(Generic[S, P, R]):
+    def __init__(
+        self,
+        runtime: Runtime,
+        name: str,
+        function: Callable[..., Any],
+        *,
+        session: tuple[int, str],
+        isolation_level: str | None,
+        max_attempts: int | None,
+    ) -> None:
+        self._runtime = runtime
+        self._function = function
+        self._position = session[0]
+        self._isolation_level = isolation_level
+        self._max_attempts = max_attempts or runtime.application.config.transaction_attempts
+        self.name = name
+        describe_as(self, function, without=session[1])
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} of {self._runtime.application.name!r}>"
+
+    def _joined(self, args: tuple[Any, ...]) -> list[Any] | None:
+        """The arguments with the session of the transaction that is running here, if one of this database is."""
+        outer = current_transaction.get()
+        if outer is None or self._runtime.binding is None or outer.binding is not self._runtime.binding.source:
+            return None
+        return self._with(outer.session, args)
+
+    def _with(self, session: Any, args: tuple[Any, ...]) -> list[Any]:
+        return [*args[: self._position], session, *args[self._position :]]
+
+    def _flow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Flow[Outcome]]:
+        binding = self._runtime.bound(self.name)
+        call = TransactionCall(
+            self.name, self._function, self._position, args, kwargs, self._isolation_level, self._max_attempts
+        )
+        frame = body_frame(self._runtime, self.name)
+        if frame is None:
+            return binding, plain_transaction(binding.environment, call)
+        key: StepKey = frame.scope.draw()
+        return binding, self._recorded(binding, frame, key, call)
+
+    def _recorded(self, binding: Binding, frame: Frame, key: StepKey, call: TransactionCall) -> Flow[Outcome]:
+        return transaction(binding.environment, frame, key, call)
+
+
+class Transaction(_AnyTransaction[S, P, R]):
+    """A step that is one database transaction: its rows and its checkpoint are one commit, or nothing is.
+
+    The session is given to the function and not by its callers. Outside a workflow a call opens a session
+    of its own and commits it; inside another transaction on the same database it joins that one.
+    """
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the transaction, or give what is recorded of it."""
+        joined = self._joined(args)
+        if joined is not None:
+            return cast(R, self._function(*joined, **kwargs))
+        binding, flow = self._flow(args, kwargs)
+        return cast(R, unwrap(binding.driver.run(flow)))
+
+    def within(self, session: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function on a session of the caller's: nothing is recorded, nothing is committed."""
+        return cast(R, self._function(*self._with(session, args), **kwargs))
+
+
+class AsyncTransaction(_AnyTransaction[S, P, R]):
+    """``Transaction`` for ``async def`` functions with an ``AsyncSession``."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
+        """Run the transaction, or give what is recorded of it, when awaited."""
+        joined = self._joined(args)
+        if joined is not None:
+            return cast("Coroutine[None, None, R]", self._function(*joined, **kwargs))
+        return self._run(*self._flow(args, kwargs))
+
+    async def _run(self, binding: Binding, flow: Flow[Outcome]) -> R:
+        return cast(R, unwrap(await async_driver_of(binding).run(flow)))
+
+    def within(self, session: S, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
+        """Run the function on a session of the caller's: nothing is recorded, nothing is committed."""
+        return cast("Coroutine[None, None, R]", self._function(*self._with(session, args), **kwargs))
+
+

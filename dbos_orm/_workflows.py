@@ -1,0 +1,132 @@
+"""What a workflow function becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
+
+from dbos_orm._callables import describe_as
+from dbos_orm._context import StepKey
+from dbos_orm._drivers.binding import Binding
+from dbos_orm._flows.calling import Plan, call_workflow, start_workflow
+from dbos_orm._outcomes import unwrap
+from dbos_orm._registry import RegisteredWorkflow
+from dbos_orm._runtime import Runtime
+from dbos_orm._starting import WorkflowOptions, checked_options, parent_frame, plan
+from dbos_orm.handles import AsyncWorkflowHandle, WorkflowHandle, async_driver_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _AnyWorkflow(Generic[P, R]):
+    """What both colours share: planning a start or a call, which happens in the caller's own task."""
+
+    def __init__(self, runtime: Runtime, registered: RegisteredWorkflow, options: WorkflowOptions) -> None:
+        self._runtime = runtime
+        self._registered = registered
+        self._options = options
+        describe_as(self, registered.function)
+
+    @property
+    def name(self) -> str:
+        """The name under which runs of this workflow are stored."""
+        return self._registered.name
+
+    @property
+    def version(self) -> str:
+        """The version of this function's source; a run is continued only by the version that began it."""
+        return self._registered.version
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} of {self._runtime.application.name!r}>"
+
+    def _merged(self, options: WorkflowOptions) -> WorkflowOptions:
+        return cast(WorkflowOptions, {**self._options, **checked_options(options)})
+
+    def _to_start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Plan]:
+        binding = self._runtime.bound(f"{self.name}.start()")
+        frame = parent_frame(self._runtime, self.name)
+        place = None if frame is None else (frame, frame.scope.draw())
+        launch = self._runtime.executing
+        if frame is not None:
+            launch = frame.run.launch
+        return binding, plan(binding, self._registered, args, kwargs, self._options, launch=launch, place=place)
+
+    def _to_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Plan, StepKey | None]:
+        binding, launch = self._runtime.launched(f"calling {self.name}")
+        frame = parent_frame(self._runtime, self.name)
+        place = None if frame is None else (frame, frame.scope.draw())
+        result_key = None if frame is None else frame.scope.draw()
+        made = plan(binding, self._registered, args, kwargs, self._options, launch=launch, place=place)
+        return binding, made, result_key
+
+
+class Workflow(_AnyWorkflow[P, R]):
+    """A durable function. Calling it runs it here and returns its result; ``start`` runs it in the background.
+
+    Whatever happens to the process, a run that was stored is continued from its last recorded step until
+    it has an outcome. Inside another workflow it is a child, recorded there.
+    """
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the workflow in the calling thread and return its result.
+
+        With ``options(workflow_id=...)`` of a known workflow: wait for that one, and return its result.
+
+        Raises:
+            NotLaunchedError: nothing is executed in this process.
+            WorkflowCancelledError, WorkflowTimeoutError: it was cancelled, or met its deadline.
+        """
+        binding, made, result_key = self._to_call(args, kwargs)
+        outcome = binding.driver.run(call_workflow(binding.environment, made, result_key))
+        return cast(R, unwrap(outcome))
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]:
+        """Store the workflow, run it in the background, and return when it is stored.
+
+        In a process that is bound and not launched, any launched process of the application runs it.
+        """
+        binding, made = self._to_start(args, kwargs)
+        created = binding.driver.run(start_workflow(binding.environment, made))
+        return WorkflowHandle(self._runtime, made.entry.workflow_id, created=created)
+
+    def options(self, **options: Unpack[WorkflowOptions]) -> Workflow[P, R]:
+        """The same workflow, to be called or started with these options; options said before are kept.
+
+        Raises:
+            ConfigurationError: an option that is unknown, or has a value that cannot work.
+        """
+        return Workflow(self._runtime, self._registered, self._merged(options))
+
+    def handle(self, workflow_id: str, /) -> WorkflowHandle[R]:
+        """A handle of a run of this workflow, typed; nothing is looked up."""
+        return WorkflowHandle(self._runtime, workflow_id)
+
+
+class AsyncWorkflow(_AnyWorkflow[P, R]):
+    """``Workflow`` for ``async def`` functions; a call and ``start`` are to be awaited."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
+        """Run the workflow in the task that awaits this, and return its result; raises as ``Workflow``."""
+        return self._call(*self._to_call(args, kwargs))
+
+    async def _call(self, binding: Binding, made: Plan, result_key: StepKey | None) -> R:
+        outcome = await async_driver_of(binding).run(call_workflow(binding.environment, made, result_key))
+        return cast(R, unwrap(outcome))
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, AsyncWorkflowHandle[R]]:
+        """Store the workflow and run it in the background, as a task of the loop that launched the application."""
+        return self._start(*self._to_start(args, kwargs))
+
+    async def _start(self, binding: Binding, made: Plan) -> AsyncWorkflowHandle[R]:
+        created = await async_driver_of(binding).run(start_workflow(binding.environment, made))
+        return AsyncWorkflowHandle(self._runtime, made.entry.workflow_id, created=created)
+
+    def options(self, **options: Unpack[WorkflowOptions]) -> AsyncWorkflow[P, R]:
+        """The same workflow, to be called or started with these options; raises as ``Workflow.options``."""
+        return AsyncWorkflow(self._runtime, self._registered, self._merged(options))
+
+    def handle(self, workflow_id: str, /) -> AsyncWorkflowHandle[R]:
+        """A handle of a run of this workflow, typed; nothing is looked up."""
+        return AsyncWorkflowHandle(self._runtime, workflow_id)

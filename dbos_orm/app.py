@@ -1,0 +1,228 @@
+"""``DBOS``: durable workflows for synchronous code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
+
+from sqlalchemy.orm import Session
+
+from dbos_orm._application import AnyDBOS
+from dbos_orm._binds import SyncBind, resolve_sync
+from dbos_orm._callables import session_parameter
+from dbos_orm._context import current_frame, frame_for_operation
+from dbos_orm._flows import operating
+from dbos_orm._outcomes import unwrap
+from dbos_orm._retry import Retry
+from dbos_orm._steps import Step
+from dbos_orm._transactions import Transaction
+from dbos_orm._workflows import Workflow
+from dbos_orm.config import Config, Duration, seconds
+from dbos_orm.errors import ConfigurationError
+from dbos_orm.handles import WorkflowHandle
+
+__all__ = ["DBOS"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S", bound=Session)
+
+
+class DBOS(AnyDBOS):
+    """A durable application on your own ``Engine``: made, then bound, then launched.
+
+    Made, functions can be registered, so that it can be done at import. Bound (``bind``, or given here), it
+    can start and query workflows; no thread runs, and the process may fork. Launched, it executes: its
+    own workflows, those of dead processes, and those that wait. ``with dbos.launch():`` ends with
+    ``shutdown()``; afterwards it may be launched again.
+
+    Without a bind it takes DBOS_DATABASE_URL, else the SQLite file ``dbos.sqlite`` in the working directory.
+    """
+
+    def __init__(
+        self,
+        bind: SyncBind | None = None,
+        *,
+        name: str,
+        modules: Sequence[str] = (),
+        config: Config | None = None,
+    ) -> None:
+        super().__init__(name=name, modules=modules, config=config or Config())
+        self._given = bind
+
+    # -- life cycle ------------------------------------------------------------------------------
+
+    def bind(self, bind: SyncBind) -> Self:
+        """Give the application its database: an Engine, a sessionmaker, a scoped_session or a URL.
+
+        Raises:
+            ConfigurationError: the bind cannot work, or the application is launched.
+        """
+        self._bind(resolve_sync(bind))
+        return self
+
+    def launch(self, bind: SyncBind | None = None, *, migrate: bool | None = None) -> Self:
+        """Execute workflows in this process, beginning with those that dead processes left.
+
+        ``migrate``: bring the tables to this version's schema first; by default only the SQLite file that is
+        used when nothing is given is migrated, and elsewhere ``dbos-orm migrate`` is yours to run.
+
+        Raises:
+            ConfigurationError: it is launched already, or the engine's settings would break the guarantees.
+            DatabaseUnavailableError: the database did not answer within ``Config.launch_timeout``.
+            SchemaVersionError: the tables are missing, older or newer.
+        """
+        if self.is_launched:
+            raise ConfigurationError("launch", self.name, "an application that is not launched", "shut down first")
+        if bind is not None or self._runtime.binding is None:
+            self._bind(resolve_sync(bind if bind is not None else self._given))
+        self._launch(migrate=migrate)
+        return self
+
+    def shutdown(self, timeout: Duration = 30) -> None:
+        """Stop: wait up to ``timeout`` for running workflows, then hand the rest to other processes.
+
+        They continue from their last recorded step. Steps that still run here are not interrupted; their
+        results are dropped. Called twice, or without a launch, it does nothing.
+        """
+        self._shut_down(timeout)
+
+    def __enter__(self) -> Self:
+        return self if self.is_launched else self.launch()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Who leaves by Ctrl-C does not want to wait for workflows: others, or the next launch, continue them.
+        self.shutdown(0 if kind is not None and not issubclass(kind, Exception) else 30)
+
+    # -- decorators ------------------------------------------------------------------------------
+
+    @overload
+    def workflow(self, fn: Callable[P, R], /) -> Workflow[P, R]: ...
+    @overload
+    def workflow(
+        self,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        timeout: Duration | None = None,
+        max_recovery_attempts: int | None = None,
+    ) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
+    def workflow(self, fn: Any = None, **options: Any) -> Any:
+        """Make a function durable: its steps are recorded, and after any failure it continues behind the last one.
+
+        It must call the same steps in the same order when it runs again, so everything that may differ
+        (time, randomness, the outside world) belongs in steps or comes from ``dbos``. ``name`` is the
+        qualified name by default; ``version`` a hash of the source; ``timeout`` begins when a run
+        begins; ``max_recovery_attempts`` replaces the one of ``Config``.
+
+        Raises:
+            ConflictingRegistrationError: the name is taken.
+            ConfigurationError: it cannot be a workflow (``async def``, a class method, a generator).
+        """
+
+        def decorate(function: Callable[P, R]) -> Workflow[P, R]:
+            wanted = {"name": None, "version": None, "timeout": None, "max_recovery_attempts": None, **options}
+            return Workflow(self._runtime, self._register_workflow(function, is_async=False, **wanted), {})
+
+        return decorate if fn is None else decorate(fn)
+
+    @overload
+    def step(self, fn: Callable[P, R], /, *, name: str | None = None, retry: Retry | None = None) -> Step[P, R]: ...
+    @overload
+    def step(
+        self, *, name: str | None = None, retry: Retry | None = None
+    ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+    def step(self, fn: Any = None, *, name: str | None = None, retry: Retry | None = None) -> Any:
+        """Record what a function returns or raises, when a workflow calls it, and never run it again after that.
+
+        A step that a crash interrupted runs again: give other systems ``dbos.current.idempotency_key``.
+        Any callable will do: ``dbos.step(httpx.get, name="fetch")(url)``.
+
+        Raises:
+            ConflictingRegistrationError: other code has the name.
+        """
+
+        def decorate(function: Callable[P, R]) -> Step[P, R]:
+            found = self._register_step(function, "step", is_async=False, name=name, retry=retry)
+            return Step(self._runtime, found, function, retry)
+
+        return decorate if fn is None else decorate(fn)
+
+    @overload
+    def transaction(self, fn: Callable[Concatenate[S, P], R], /) -> Transaction[S, P, R]: ...
+    @overload
+    def transaction(
+        self, *, name: str | None = None, isolation_level: str | None = None, max_attempts: int | None = None
+    ) -> Callable[[Callable[Concatenate[S, P], R]], Transaction[S, P, R]]: ...
+    def transaction(
+        self,
+        fn: Any = None,
+        *,
+        name: str | None = None,
+        isolation_level: str | None = None,
+        max_attempts: int | None = None,
+    ) -> Any:
+        """Make a function one database transaction that commits together with its checkpoint: exactly once.
+
+        Its first parameter is the Session, which callers do not give. Conflicts with other transactions are
+        tried again up to ``max_attempts`` times, in a new transaction each time.
+
+        Raises:
+            ConfigurationError: no parameter takes the Session.
+        """
+
+        def decorate(function: Callable[..., Any]) -> Transaction[Any, Any, Any]:
+            found = self._register_step(function, "transaction", is_async=False, name=name, retry=None)
+            return Transaction(
+                self._runtime,
+                found,
+                function,
+                session=session_parameter(function, is_async=False),
+                isolation_level=isolation_level,
+                max_attempts=max_attempts,
+            )
+
+        return decorate if fn is None else decorate(fn)
+
+    # -- from outside ----------------------------------------------------------------------------
+
+    def handle(self, workflow_id: str, /) -> WorkflowHandle[Any]:
+        """A handle of any workflow, by its ID; nothing is looked up."""
+        return WorkflowHandle(self._runtime, workflow_id)
+
+    # -- inside a run ----------------------------------------------------------------------------
+
+    @property
+    def session(self) -> Session:
+        """The session of the transaction that is running here.
+
+        Raises:
+            NotInWorkflowError: none is.
+        """
+        return cast(Session, self._session())
+
+    def now(self) -> datetime:
+        """The present instant, aware and in UTC; a replay gets the recorded one."""
+        binding, clock = self._runtime.bound("dbos.now()"), self._runtime.application.clock
+        frame = current_frame.get()
+        if frame is not None and frame.step is not None:
+            return clock.now()
+        frame = frame_for_operation("dbos.now()")
+        flow = operating.recorded(
+            binding.environment, frame, frame.scope.draw(), "now", "now", lambda: operating.value_of(clock.now)
+        )
+        return cast(datetime, unwrap(binding.driver.run(flow)))
+
+    def sleep(self, duration: Duration, /) -> None:
+        """Wait, durably: the instant to wake at is recorded, and a restart waits only for the rest.
+
+        Raises:
+            NotInWorkflowError: no workflow is running here.
+        """
+        binding = self._runtime.bound("dbos.sleep()")
+        frame = frame_for_operation("dbos.sleep()")
+        binding.driver.run(operating.sleep(binding.environment, frame, seconds(duration)))

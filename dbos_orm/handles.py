@@ -1,0 +1,172 @@
+"""Handles: a workflow seen from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from dbos_orm._context import Frame, current_frame, require_home
+from dbos_orm._drivers.async_driver import AsyncDriver
+from dbos_orm._drivers.binding import Binding
+from dbos_orm._flows import inspecting, operating, running
+from dbos_orm._flows.effects import Flow, Outcome
+from dbos_orm._flows.environment import Environment
+from dbos_orm._outcomes import Returned, unwrap
+from dbos_orm._runtime import Runtime
+from dbos_orm._states import WorkflowState
+from dbos_orm._store.snapshots import StepInfo, WorkflowInfo
+from dbos_orm.config import Duration, seconds
+from dbos_orm.errors import WorkflowCancelled
+
+__all__ = ["AsyncWorkflowHandle", "StepInfo", "WorkflowHandle", "WorkflowInfo"]
+
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+
+
+class _Handle(Generic[R_co]):
+    """What both colours of handles share: which flow answers which question."""
+
+    def __init__(self, runtime: Runtime, workflow_id: str, *, created: bool = False) -> None:
+        self._runtime = runtime
+        self.workflow_id = workflow_id
+        self.created = created
+        """Whether the call that gave this handle created the workflow; False for an ID that was known."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.workflow_id!r})"
+
+    def _result(self, binding: Binding, timeout: Duration | None) -> Flow[Outcome]:
+        patience = None if timeout is None else seconds(timeout, field="timeout")
+        env, frame = binding.environment, _body_frame(self._runtime, "result()")
+        if frame is None:
+            return running.await_outcome(env, self.workflow_id, seconds=patience)
+        return operating.await_in_workflow(env, frame, frame.scope.draw(), self.workflow_id, patience)
+
+    def _asked(self, binding: Binding, name: str, ask: Callable[[Environment, str], Flow[Any]]) -> Flow[Outcome]:
+        """A question whose answer is recorded if a workflow asks it, so that a replay decides the same way."""
+        env, frame = binding.environment, _body_frame(self._runtime, f"{name}()")
+
+        def answer() -> Flow[Outcome]:
+            return Returned((yield from ask(env, self.workflow_id)))
+
+        if frame is None:
+            return answer()
+        return operating.recorded(env, frame, frame.scope.draw(), name, "status", answer)
+
+    def _cancelled(self, binding: Binding, *, children: bool) -> Flow[Outcome]:
+        return self._asked(binding, "cancel", partial(inspecting.cancel, children=children))
+
+    def _stop_here(self, cancelled: list[str]) -> None:
+        # Runs of this process hear of it at once; those of others when they look.
+        for workflow_id in cancelled:
+            run = self._runtime.bound("cancel()").runs.get(workflow_id)
+            if run is not None:
+                run.end_with(WorkflowCancelled(workflow_id))
+
+
+class WorkflowHandle(_Handle[R_co]):
+    """A workflow that was started, here or in another process. Asking it never changes it, except ``cancel``.
+
+    Asked inside a workflow, the answers are recorded as steps of that workflow.
+    """
+
+    def result(self, timeout: Duration | None = None) -> R_co:
+        """Wait for the workflow to end and return what it returned, or raise what it raised; any number of times.
+
+        Raises:
+            TimeoutError: ``timeout`` (seconds or timedelta) has passed; the workflow goes on.
+            WorkflowCancelledError, WorkflowTimeoutError: it was cancelled, or met its own deadline.
+            MaxRecoveryAttemptsExceededError: it was given up.
+            WorkflowNotFoundError: there is no such workflow.
+        """
+        binding = self._runtime.bound("result()")
+        value: R_co = unwrap(binding.driver.run(self._result(binding, timeout)))
+        return value
+
+    def status(self) -> WorkflowState:
+        """The state of the workflow now.
+
+        Raises:
+            WorkflowNotFoundError: there is no such workflow.
+        """
+        return WorkflowState(self._ask("status", inspecting.status))
+
+    def describe(self) -> WorkflowInfo:
+        """A snapshot of the workflow; raises as ``status``."""
+        info: WorkflowInfo = self._ask("describe", inspecting.info)
+        return info
+
+    def steps(self) -> list[StepInfo]:
+        """The steps that are recorded; raises as ``status``."""
+        found: list[StepInfo] = self._ask("steps", inspecting.steps)
+        return found
+
+    def cancel(self, *, children: bool = True) -> None:
+        """Cancel the workflow, and those that it started, before their next step; no effect on one that has ended.
+
+        Raises:
+            WorkflowNotFoundError: there is no such workflow.
+        """
+        binding = self._runtime.bound("cancel()")
+        self._stop_here(unwrap(binding.driver.run(self._cancelled(binding, children=children))))
+
+    def _ask(self, name: str, ask: Callable[[Environment, str], Flow[Any]]) -> Any:
+        binding = self._runtime.bound(f"{name}()")
+        return unwrap(binding.driver.run(self._asked(binding, name, ask)))
+
+
+class AsyncWorkflowHandle(_Handle[R_co]):
+    """``WorkflowHandle`` for coroutines; the same methods, to be awaited."""
+
+    async def result(self, timeout: Duration | None = None) -> R_co:
+        """Wait for the workflow to end and return what it returned, or raise what it raised; any number of times.
+
+        Raises as ``WorkflowHandle.result``.
+        """
+        binding = self._runtime.bound("result()")
+        value: R_co = unwrap(await async_driver_of(binding).run(self._result(binding, timeout)))
+        return value
+
+    async def status(self) -> WorkflowState:
+        """The state of the workflow now; raises ``WorkflowNotFoundError``."""
+        return WorkflowState(await self._ask("status", inspecting.status))
+
+    async def describe(self) -> WorkflowInfo:
+        """A snapshot of the workflow; raises as ``status``."""
+        info: WorkflowInfo = await self._ask("describe", inspecting.info)
+        return info
+
+    async def steps(self) -> list[StepInfo]:
+        """The steps that are recorded; raises as ``status``."""
+        found: list[StepInfo] = await self._ask("steps", inspecting.steps)
+        return found
+
+    async def cancel(self, *, children: bool = True) -> None:
+        """Cancel the workflow, and those that it started, before their next step; no effect on one that has ended.
+
+        Raises:
+            WorkflowNotFoundError: there is no such workflow.
+        """
+        binding = self._runtime.bound("cancel()")
+        self._stop_here(unwrap(await async_driver_of(binding).run(self._cancelled(binding, children=children))))
+
+    async def _ask(self, name: str, ask: Callable[[Environment, str], Flow[Any]]) -> Any:
+        binding = self._runtime.bound(f"{name}()")
+        return unwrap(await async_driver_of(binding).run(self._asked(binding, name, ask)))
+
+
+def _body_frame(runtime: Runtime, operation: str) -> Frame | None:
+    """The frame of the workflow body that asks, if one of this application does; steps ask without a record."""
+    frame = current_frame.get()
+    if frame is None or frame.step is not None or frame.run.launch is not runtime.launch:
+        return None
+    require_home(frame, operation)
+    return frame
+
+
+def async_driver_of(binding: Binding) -> AsyncDriver:
+    """The driver for coroutines; every binding of an AsyncDBOS has one."""
+    assert binding.async_driver is not None
+    return binding.async_driver
