@@ -6,14 +6,14 @@ from dbos_orm._dialects import sqlite_engine
 from dbos_orm._retry import Retry
 from dbos_orm._starting import WorkflowOptions
 from dbos_orm.app import DBOS
-
+from dbos_orm.async_app import AsyncDBOS
 from dbos_orm.config import Config
 from dbos_orm.handles import AsyncWorkflowHandle, StepInfo, WorkflowHandle, WorkflowInfo
 from dbos_orm.models import WorkflowState, WorkflowStatus
 
 __all__ = [
     "DBOS",
-
+    "AsyncDBOS",
     "AsyncWorkflowHandle",
     "Config",
     "Retry",

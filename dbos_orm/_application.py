@@ -125,15 +125,13 @@ class AnyDBOS:
         resolved.engine.dispose()
 
     def _launch(self, *, migrate: bool | None) -> None:
-        if self._runtime.executing is not None:
-            raise ConfigurationError("launch", self.name, "an application that is not launched", "shut down first")
         assert self._resolved is not None
         may_migrate = self._resolved.is_default if migrate is None else migrate
-        try:
-            self._launched = _launching.launch(self._runtime, modules=self._modules, migrate=may_migrate)
-        except BaseException:
-            self._unbind()
-            raise
+        self._launched = _launching.launch(self._runtime, modules=self._modules, migrate=may_migrate)
+
+    def _refuse_second_launch(self) -> None:
+        if self.is_launched:
+            raise ConfigurationError("launch", self.name, "an application that is not launched", "shut down first")
 
     def _shut_down(self, timeout: Duration) -> None:
         launched, self._launched = self._launched, None

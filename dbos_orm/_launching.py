@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
 from dbos_orm._clock import steady_seconds
 from dbos_orm._context import Launch, logger
@@ -40,19 +40,15 @@ class Launched:
 
 
 def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool) -> Launched:
-    """Begin to execute workflows; everything that can be wrong is found before the first one runs.
+    """Begin to execute workflows, on a database that was reached and probed.
 
     Raises:
-        DatabaseUnavailableError: the database did not answer within ``launch_timeout``.
-        ConfigurationError: the engine's settings would not keep the guarantees.
         SchemaVersionError: the tables are missing, older or newer.
     """
     binding = runtime.bound("launch()")
     env = binding.environment
     for module in modules:
         importlib.import_module(module)
-    _reach(binding)
-    _probe(binding)
     _require_schema(binding, migrate=migrate)
     name = executor_id() if env.config.executor_id is None else f"{env.config.executor_id}-{executor_id()}"
     started = Launch(name, lease_ends=steady_seconds() + seconds(env.config.lease))
@@ -100,42 +96,46 @@ def _hand_over_all(binding: Binding) -> None:
         logger.info("%d running workflows were handed over", len(owned))
 
 
-def _reach(binding: Binding) -> None:
-    """Wait for the database, and say so while that takes."""
+def reach(binding: Binding) -> None:
+    """Wait for the database, and say so while that takes.
+
+    Raises:
+        DatabaseUnavailableError: it did not answer within ``launch_timeout``, or refuses us.
+    """
     config, url = binding.environment.config, binding.engine.url.render_as_string()
     limit = seconds(config.launch_timeout)
     began, pause = time.monotonic(), _FIRST_PAUSE_SECONDS
     while True:
         try:
-            binding.gateway.blocking(lambda: _ping(binding.engine))
+            binding.gateway.read_once(_ping)
             return
         except Exception as error:
-            if binding.dialect.fault(error) is Fault.REJECTED:
-                raise DatabaseUnavailableError(url, 0, error) from error
             waited = time.monotonic() - began
-            if waited + pause > limit:
+            if binding.dialect.fault(error) is Fault.REJECTED or waited + pause > limit:
                 raise DatabaseUnavailableError(url, round(waited, 1), error) from error
             logger.warning("database %s does not answer, trying for %.0f s more: %s", url, limit - waited, error)
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
-def _ping(engine: Engine) -> None:
-    with engine.connect() as connection:
-        connection.exec_driver_sql("SELECT 1")
+def probe(binding: Binding) -> None:
+    """Try whether the user's engine keeps the guarantees, on its own connections and in its own event loop.
 
-
-def _probe(binding: Binding) -> None:
-    missing = binding.gateway.blocking(lambda: list(binding.dialect.probe(binding.engine)))
+    Raises:
+        ConfigurationError: it names what is missing.
+    """
+    missing = list(binding.dialect.probe(binding.engine))
     if missing:
         raise ConfigurationError(
             "engine",
             binding.engine.url.render_as_string(),
             "settings that keep the guarantees; " + "; ".join(missing),
-            "make the engine with dbos_orm.sqlite_engine(url)"
-            if binding.dialect.single_writer
-            else "see the page on recovery",
+            binding.dialect.remedy,
         )
+
+
+def _ping(connection: Connection) -> None:
+    connection.exec_driver_sql("SELECT 1")
 
 
 def _require_schema(binding: Binding, *, migrate: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
 from sqlalchemy.orm import Session
 
+from dbos_orm import _launching
 from dbos_orm._application import AnyDBOS
 from dbos_orm._binds import SyncBind, resolve_sync
 from dbos_orm._callables import session_parameter
@@ -20,7 +21,6 @@ from dbos_orm._steps import Step
 from dbos_orm._transactions import Transaction
 from dbos_orm._workflows import Workflow
 from dbos_orm.config import Config, Duration, seconds
-from dbos_orm.errors import ConfigurationError
 from dbos_orm.handles import WorkflowHandle
 
 __all__ = ["DBOS"]
@@ -74,11 +74,17 @@ class DBOS(AnyDBOS):
             DatabaseUnavailableError: the database did not answer within ``Config.launch_timeout``.
             SchemaVersionError: the tables are missing, older or newer.
         """
-        if self.is_launched:
-            raise ConfigurationError("launch", self.name, "an application that is not launched", "shut down first")
+        self._refuse_second_launch()
         if bind is not None or self._runtime.binding is None:
             self._bind(resolve_sync(bind if bind is not None else self._given))
-        self._launch(migrate=migrate)
+        binding = self._runtime.bound("launch()")
+        try:
+            _launching.reach(binding)
+            _launching.probe(binding)
+            self._launch(migrate=migrate)
+        except BaseException:
+            self._unbind()
+            raise
         return self
 
     def shutdown(self, timeout: Duration = 30) -> None:

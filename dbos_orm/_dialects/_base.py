@@ -206,6 +206,9 @@ class Dialect(abc.ABC):
     def prepare_own_engine(self, engine: Engine) -> None:
         """Set up an engine of our own pool."""
 
+    remedy: ClassVar[str]
+    """What to do about what ``probe`` found."""
+
     @abc.abstractmethod
     def probe(self, engine: Engine) -> Iterable[str]:
         """What is missing in the user's engine for the guarantees to hold: one sentence each."""

@@ -52,6 +52,7 @@ class PostgreSQLDialect(Dialect):
 
     begin: ClassVar[str] = "BEGIN"
     single_writer: ClassVar[bool] = False
+    remedy: ClassVar[str] = "give the URL of the primary, for example with target_session_attrs=read-write"
     locks_rows: ClassVar[bool] = True
     takes_many_rows: ClassVar[bool] = True
 

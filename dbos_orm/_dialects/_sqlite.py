@@ -39,6 +39,7 @@ class SQLiteDialect(Dialect):
 
     begin: ClassVar[str] = "BEGIN IMMEDIATE"
     single_writer: ClassVar[bool] = True
+    remedy: ClassVar[str] = "make the engine with dbos_orm.sqlite_engine(url), or async_sqlite_engine(url)"
     locks_rows: ClassVar[bool] = False
     takes_many_rows: ClassVar[bool] = False
 

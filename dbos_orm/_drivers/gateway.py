@@ -64,6 +64,10 @@ class Gateway:
         """Call a verb that only reads; repeated while the database is away."""
         return self.blocking(lambda: self._patiently(lambda: self._reading(verb), run))
 
+    def read_once(self, verb: Callable[[Connection], T]) -> T:
+        """``read`` without patience: an error is the caller's to deal with."""
+        return self.blocking(lambda: self._reading(verb))
+
     def change(self, verb: Callable[[Connection], T], run: Run | None = None) -> T:
         """Call an idempotent verb in a transaction; repeated after conflicts and while the database is away."""
         return self.blocking(lambda: self._patiently(lambda: self.transaction(verb), run))

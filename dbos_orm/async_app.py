@@ -1,0 +1,243 @@
+"""``AsyncDBOS``: durable workflows for coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, overload
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.util import greenlet_spawn
+
+from dbos_orm import _launching
+from dbos_orm._application import AnyDBOS
+from dbos_orm._binds import AsyncBind, ResolvedBind, resolve_async
+from dbos_orm._callables import session_parameter
+from dbos_orm._context import current_frame, frame_for_operation
+from dbos_orm._flows import operating
+from dbos_orm._outcomes import unwrap
+from dbos_orm._retry import Retry
+from dbos_orm._steps import AsyncStep
+from dbos_orm._transactions import AsyncTransaction
+from dbos_orm._workflows import AsyncWorkflow
+from dbos_orm.config import Config, Duration, seconds
+from dbos_orm.handles import AsyncWorkflowHandle, async_driver_of
+
+__all__ = ["AsyncDBOS"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S", bound=AsyncSession)
+
+
+class AsyncDBOS(AnyDBOS):
+    """``DBOS`` for ``async def`` functions, on your own ``AsyncEngine``: the same names, to be awaited.
+
+    Workflows run on the event loop that launches it; the library's own traffic runs on a loop and a pool of its
+    own, so that neither can block the other. ``async with adbos.launch():``, or ``await adbos.launch()``.
+    """
+
+    def __init__(
+        self,
+        bind: AsyncBind | None = None,
+        *,
+        name: str,
+        modules: Sequence[str] = (),
+        config: Config | None = None,
+    ) -> None:
+        super().__init__(name=name, modules=modules, config=config or Config())
+        self._given = bind
+
+    # -- life cycle ------------------------------------------------------------------------------
+
+    def bind(self, bind: AsyncBind) -> Self:
+        """Give the application its database: an AsyncEngine, an async_sessionmaker, an async_scoped_session or a URL.
+
+        Raises:
+            ConfigurationError: the bind cannot work, or the application is launched.
+        """
+        self._bind(resolve_async(bind))
+        return self
+
+    def launch(self, bind: AsyncBind | None = None, *, migrate: bool | None = None) -> _Launching:
+        """Execute workflows on the running event loop; ``await`` it, or enter it with ``async with``.
+
+        Takes and raises what ``DBOS.launch`` does.
+        """
+        self._refuse_second_launch()
+        return _Launching(self, bind, migrate)
+
+    async def shutdown(self, timeout: Duration = 30) -> None:
+        """Stop: wait up to ``timeout`` for running workflows, then hand the rest to other processes."""
+        await asyncio.to_thread(self._shut_down, timeout)
+
+    async def __aenter__(self) -> Self:
+        return self if self.is_launched else await self.launch()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Who is cancelled does not want to wait for workflows: others, or the next launch, continue them.
+        await asyncio.shield(self.shutdown(0 if kind is not None and not issubclass(kind, Exception) else 30))
+
+    async def _start(self, bind: AsyncBind | None, migrate: bool | None) -> Self:
+        loop = asyncio.get_running_loop()
+        if bind is not None or self._runtime.binding is None:
+            self._bind(resolve_async(bind if bind is not None else self._given))
+        binding = self._runtime.bound("launch()")
+        async_driver_of(binding).loop = loop
+        try:
+            await asyncio.to_thread(_launching.reach, binding)
+            await greenlet_spawn(_launching.probe, binding)
+            await asyncio.to_thread(lambda: self._launch(migrate=migrate))
+        except BaseException:
+            await asyncio.to_thread(self._unbind)
+            raise
+        return self
+
+    def _dispose(self, resolved: ResolvedBind) -> None:
+        # Its connections belong to the user's loop, which may be gone: they are closed by that loop's end.
+        resolved.engine.dispose(close=False)
+
+    # -- decorators ------------------------------------------------------------------------------
+
+    @overload
+    def workflow(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...
+    @overload
+    def workflow(
+        self,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        timeout: Duration | None = None,
+        max_recovery_attempts: int | None = None,
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], AsyncWorkflow[P, R]]: ...
+    def workflow(self, fn: Any = None, **options: Any) -> Any:
+        """Make an ``async def`` durable; takes and raises what ``DBOS.workflow`` does."""
+
+        def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> AsyncWorkflow[P, R]:
+            wanted = {"name": None, "version": None, "timeout": None, "max_recovery_attempts": None, **options}
+            return AsyncWorkflow(self._runtime, self._register_workflow(function, is_async=True, **wanted), {})
+
+        return decorate if fn is None else decorate(fn)
+
+    @overload
+    def step(
+        self, fn: Callable[P, Coroutine[Any, Any, R]], /, *, name: str | None = None, retry: Retry | None = None
+    ) -> AsyncStep[P, R]: ...
+    @overload
+    def step(
+        self, fn: Callable[P, R], /, *, name: str | None = None, retry: Retry | None = None
+    ) -> AsyncStep[P, R]: ...
+    @overload
+    def step(self, *, name: str | None = None, retry: Retry | None = None) -> _StepDecorator: ...
+    def step(self, fn: Any = None, *, name: str | None = None, retry: Retry | None = None) -> Any:
+        """Record what a function returns or raises; a plain ``def`` runs in a thread. Else as ``DBOS.step``."""
+
+        def decorate(function: Any) -> Any:
+            found = self._register_step(function, "step", is_async=None, name=name, retry=retry)
+            is_sync = not inspect.iscoroutinefunction(function)
+            return AsyncStep(self._runtime, found, function, retry, is_sync=is_sync)
+
+        return decorate if fn is None else decorate(fn)
+
+    @overload
+    def transaction(
+        self, fn: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
+    ) -> AsyncTransaction[S, P, R]: ...
+    @overload
+    def transaction(
+        self, *, name: str | None = None, isolation_level: str | None = None, max_attempts: int | None = None
+    ) -> Callable[[Callable[Concatenate[S, P], Coroutine[Any, Any, R]]], AsyncTransaction[S, P, R]]: ...
+    def transaction(
+        self,
+        fn: Any = None,
+        *,
+        name: str | None = None,
+        isolation_level: str | None = None,
+        max_attempts: int | None = None,
+    ) -> Any:
+        """Make an ``async def`` with an ``AsyncSession`` one transaction; takes and raises what ``DBOS.transaction`` does."""
+
+        def decorate(function: Callable[..., Any]) -> AsyncTransaction[Any, Any, Any]:
+            found = self._register_step(function, "transaction", is_async=True, name=name, retry=None)
+            return AsyncTransaction(
+                self._runtime,
+                found,
+                function,
+                session=session_parameter(function, is_async=True),
+                isolation_level=isolation_level,
+                max_attempts=max_attempts,
+            )
+
+        return decorate if fn is None else decorate(fn)
+
+    # -- from outside ----------------------------------------------------------------------------
+
+    def handle(self, workflow_id: str, /) -> AsyncWorkflowHandle[Any]:
+        """A handle of any workflow, by its ID; nothing is looked up."""
+        return AsyncWorkflowHandle(self._runtime, workflow_id)
+
+    # -- inside a run ----------------------------------------------------------------------------
+
+    @property
+    def session(self) -> AsyncSession:
+        """The session of the transaction that is running here.
+
+        Raises:
+            NotInWorkflowError: none is.
+        """
+        return cast(AsyncSession, self._session())
+
+    async def now(self) -> datetime:
+        """The present instant, aware and in UTC; a replay gets the recorded one."""
+        binding, clock = self._runtime.bound("dbos.now()"), self._runtime.application.clock
+        frame = current_frame.get()
+        if frame is not None and frame.step is not None:
+            return clock.now()
+        frame = frame_for_operation("dbos.now()")
+        flow = operating.recorded(
+            binding.environment, frame, frame.scope.draw(), "now", "now", lambda: operating.value_of(clock.now)
+        )
+        return cast(datetime, unwrap(await async_driver_of(binding).run(flow)))
+
+    async def sleep(self, duration: Duration, /) -> None:
+        """Wait, durably; raises as ``DBOS.sleep``."""
+        binding = self._runtime.bound("dbos.sleep()")
+        frame = frame_for_operation("dbos.sleep()")
+        await async_driver_of(binding).run(operating.sleep(binding.environment, frame, seconds(duration)))
+
+
+class _Launching:
+    """A launch, to be awaited or entered."""
+
+    def __init__(self, application: AsyncDBOS, bind: AsyncBind | None, migrate: bool | None) -> None:
+        self._application = application
+        self._bind = bind
+        self._migrate = migrate
+
+    def __await__(self) -> Generator[Any, None, AsyncDBOS]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> AsyncDBOS:
+        return await self._start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._application.__aexit__(kind, error, trace)
+
+    async def _start(self) -> AsyncDBOS:
+        return await self._application._start(self._bind, self._migrate)
+
+
+class _StepDecorator(Protocol):
+    """The type of ``adbos.step(...)``: a Protocol, because the decorator that it returns is itself overloaded."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> AsyncStep[P, R]: ...
