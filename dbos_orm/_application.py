@@ -40,8 +40,7 @@ class AnyDBOS:
     _decorator: ClassVar[str] = "dbos"
 
     def __init__(self, *, name: str, modules: Sequence[str], config: Config) -> None:
-        if not isinstance(name, str) or not name.strip() or "\x00" in name:
-            raise ConfigurationError("name", name, "the application's name, a text", 'write DBOS(engine, name="shop")')
+        _require_name(name)
         self.name = name
         self.config = config
         self.types = TypeRegistry()
@@ -86,7 +85,13 @@ class AnyDBOS:
         return registered
 
     def _register_step(
-        self, function: Callable[..., Any], decorator: str, *, is_async: bool | None, name: str | None, retry: Any
+        self,
+        function: Callable[..., Any],
+        decorator: str,
+        *,
+        is_async: bool | None,
+        name: str | None,
+        retry: Any,
     ) -> str:
         require_function(function, decorator, is_async=is_async)
         found = name_of(function, name)
@@ -107,7 +112,9 @@ class AnyDBOS:
 
     def _bind(self, resolved: ResolvedBind) -> None:
         if self._runtime.executing is not None:
-            raise ConfigurationError("bind", resolved.engine.url.render_as_string(), "nothing while launched", "shut down first")
+            raise ConfigurationError(
+                "bind", resolved.engine.url.render_as_string(), "nothing while launched", "shut down first"
+            )
         if self._runtime.binding is not None:
             self._unbind()
         self._resolved = resolved
@@ -133,7 +140,8 @@ class AnyDBOS:
         if self.is_launched:
             raise ConfigurationError("launch", self.name, "an application that is not launched", "shut down first")
 
-    def _shut_down(self, timeout: Duration) -> None:
+    def shut_down(self, timeout: Duration) -> None:
+        """What ``shutdown`` does, blocking."""
         launched, self._launched = self._launched, None
         if launched is None or launched.launch.pid != os.getpid():
             return
@@ -144,7 +152,7 @@ class AnyDBOS:
             self._runtime.launch = None
             self._unbind()
 
-    def _forget_parent(self) -> None:
+    def forget_parent(self) -> None:
         """In a forked child: what belongs to the parent is dropped; the application is bound, not launched."""
         self._launched = None
         binding = self._runtime.binding
@@ -188,6 +196,11 @@ class AnyDBOS:
         return transaction.session
 
 
+def _require_name(name: object) -> None:
+    if not isinstance(name, str) or not name.strip() or "\x00" in name:
+        raise ConfigurationError("name", name, "the application's name, a text", 'write DBOS(engine, name="shop")')
+
+
 def _application(name: str, config: Config, types: TypeRegistry) -> Application:
     types.register(WorkflowInfo)
     types.register(StepInfo)
@@ -207,15 +220,13 @@ def _watch_forks_and_exit(application: AnyDBOS) -> None:
     def after_fork() -> None:
         found = reference()
         if found is not None:
-            found._forget_parent()
+            found.forget_parent()
 
     def at_exit() -> None:
         found = reference()
         if found is not None:
-            found._shut_down(0)
+            found.shut_down(0)
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=after_fork)
     atexit.register(at_exit)
-
-

@@ -48,12 +48,15 @@ def resolve_sync(bind: SyncBind | None) -> ResolvedBind:
         return _checked(bind, sessionmaker(bind))
     if isinstance(bind, (sessionmaker, scoped_session)):
         factory = bind.session_factory if isinstance(bind, scoped_session) else bind
-        engine = getattr(factory, "kw", {}).get("bind")
-        if not isinstance(engine, Engine):
+        found: Any = getattr(factory, "kw", {}).get("bind")
+        if not isinstance(found, Engine):
             raise _no_engine(bind, "sessionmaker(engine)")
-        return _checked(engine, factory)
+        return _checked(found, factory)
     raise ConfigurationError(
-        "bind", bind, "an Engine, a sessionmaker, a scoped_session or a URL", "use AsyncDBOS for an AsyncEngine"
+        "bind",
+        bind,
+        "an Engine, a sessionmaker, a scoped_session or a URL",
+        "use AsyncDBOS for an AsyncEngine",
     )
 
 
@@ -66,9 +69,7 @@ def resolve_async(bind: AsyncBind | None) -> ResolvedBind:
         engine = create_async_engine(url)
         if url.get_backend_name() == "sqlite":
             prepare_sqlite_connections(engine.sync_engine)
-        return ResolvedBind(
-            engine.sync_engine, async_sessionmaker(engine), True, bind is None and _is_default(url)
-        )
+        return ResolvedBind(engine.sync_engine, async_sessionmaker(engine), True, bind is None and _is_default(url))
     if isinstance(bind, AsyncEngine):
         return _checked(bind.sync_engine, async_sessionmaker(bind))
     if isinstance(bind, (async_sessionmaker, async_scoped_session)):
@@ -125,6 +126,4 @@ def _checked(engine: Engine, factory: Callable[..., Any]) -> ResolvedBind:
 
 
 def _no_engine(bind: object, example: str) -> ConfigurationError:
-    return ConfigurationError(
-        "bind", bind, "a maker of sessions that is bound to an engine", f"make it with {example}"
-    )
+    return ConfigurationError("bind", bind, "a maker of sessions that is bound to an engine", f"make it with {example}")

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from dbos_orm.errors import ConfigurationError
 
 
-def name_of(function: Callable[..., Any], name: str | None) -> str:
+def name_of(function: Callable[..., Any], name: object) -> str:
     """The name under which a function is recorded: the given one, or its qualified name.
 
     Raises:
@@ -29,7 +29,7 @@ def name_of(function: Callable[..., Any], name: str | None) -> str:
     return str(found)
 
 
-def require_function(function: object, decorator: str, *, is_async: bool | None) -> None:
+def require_function(function: Any, decorator: str, *, is_async: bool | None) -> None:
     """Refuse what cannot become durable: at the decorator, where the mistake is.
 
     ``is_async``: whether it must be ``async def``, must not, or may be either (None).
@@ -51,9 +51,7 @@ def require_function(function: object, decorator: str, *, is_async: bool | None)
     if not callable(function):
         raise ConfigurationError(decorator, function, "a function", f"write @{decorator} above a def")
     if is_async is False and inspect.iscoroutinefunction(function):
-        raise ConfigurationError(
-            decorator, function.__qualname__, "a def", "use AsyncDBOS for async def functions"
-        )
+        raise ConfigurationError(decorator, function.__qualname__, "a def", "use AsyncDBOS for async def functions")
     if is_async is True and not inspect.iscoroutinefunction(function):
         raise ConfigurationError(
             decorator,
@@ -63,7 +61,10 @@ def require_function(function: object, decorator: str, *, is_async: bool | None)
         )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(
-            decorator, function.__qualname__, "a function that returns its result", "return a list, do not yield"
+            decorator,
+            function.__qualname__,
+            "a function that returns its result",
+            "return a list, do not yield",
         )
 
 
@@ -75,15 +76,15 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
         return None
 
 
-def describe_as(wrapper: object, function: Callable[..., Any], *, without: str | None = None) -> None:
-    """Make a callable object look like the function it stands for; ``without``: a parameter that callers do not give."""
-    functools.update_wrapper(wrapper, function)  # type: ignore[arg-type]
+def describe_as(wrapper: Any, function: Callable[..., Any], *, without: str | None = None) -> None:
+    """Make an object look like the function it stands for; ``without``: a parameter that callers do not give."""
+    functools.update_wrapper(wrapper, function)
     signature = signature_of(function)
     if signature is not None and without is not None:
         kept = [parameter for parameter in signature.parameters.values() if parameter.name != without]
         signature = signature.replace(parameters=kept)
     if signature is not None:
-        wrapper.__signature__ = signature  # type: ignore[attr-defined]
+        wrapper.__signature__ = signature
 
 
 def session_parameter(function: Callable[..., Any], *, is_async: bool) -> tuple[int, str]:

@@ -112,7 +112,8 @@ class Run:
     run records nothing more. ``failure`` is why, where that is this process's trouble and not the
     workflow's. ``history`` is None on a fresh run, which has nothing to look up;
     ``is_recovered`` says that it is to be loaded. ``expires`` is the
-    deadline on the monotonic clock. ``outer`` is the run whose direct call this is. ``interrupts`` wake what waits in this run.
+    deadline on the steady clock. ``outer`` is the run whose direct call this is. ``interrupts`` wake what
+    waits in this run.
     """
 
     workflow_id: str

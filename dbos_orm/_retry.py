@@ -28,8 +28,9 @@ class Retry(NamedTuple):
 
     def validate(self) -> None:
         """Raise ``ConfigurationError`` for a value that cannot work."""
-        if not isinstance(self.max_attempts, int) or isinstance(self.max_attempts, bool) or self.max_attempts < 1:
-            raise ConfigurationError("retry.max_attempts", self.max_attempts, "a whole number from 1")
+        max_attempts: object = self.max_attempts
+        if not isinstance(max_attempts, int) or isinstance(max_attempts, bool) or max_attempts < 1:
+            raise ConfigurationError("retry.max_attempts", max_attempts, "a whole number from 1")
         for name in ("backoff", "max_backoff"):
             if seconds(getattr(self, name), field=f"retry.{name}") < 0:
                 raise ConfigurationError(f"retry.{name}", getattr(self, name), "zero or more")

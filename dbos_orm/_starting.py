@@ -18,7 +18,7 @@ from dbos_orm._store.entries import INTERNAL_QUEUE, RunStart
 from dbos_orm.config import Duration, seconds
 from dbos_orm.errors import ConfigurationError, StartInStepError
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 _MICROSECONDS: Final = 1_000_000
 _LONGEST_ID: Final = 1000
@@ -146,7 +146,7 @@ def plan(
     made_id = env.identifiers.workflow_id()
     child_id = None if place is None else f"{place[0].run.workflow_id}-{place[1].path}"
     workflow_id = options.get("workflow_id") or child_id or made_id
-    timeout = options["timeout"] if "timeout" in options else workflow.timeout
+    timeout = options.get("timeout", workflow.timeout)
     timeout_seconds = None if timeout is None else seconds(timeout)
     outer = None if place is None else place[0].run
     deadline = _deadline(options, outer)

@@ -49,9 +49,9 @@ class Step(_AnyStep[P, R]):
         """Run the step, or give what is recorded of it."""
         drawn = self._drawn(args, kwargs)
         if drawn is None:
-            return cast(R, self._function(*args, **kwargs))
+            return cast("R", self._function(*args, **kwargs))
         binding, frame, call = drawn
-        return cast(R, unwrap(binding.driver.run(step(binding.environment, frame, call))))
+        return cast("R", unwrap(binding.driver.run(step(binding.environment, frame, call))))
 
 
 class AsyncStep(_AnyStep[P, R]):
@@ -74,10 +74,10 @@ class AsyncStep(_AnyStep[P, R]):
         return cast("Coroutine[None, None, R]", self._function(*args, **kwargs))
 
     async def _run(self, binding: Binding, frame: Frame, call: StepCall) -> R:
-        return cast(R, unwrap(await async_driver_of(binding).run(step(binding.environment, frame, call))))
+        return cast("R", unwrap(await async_driver_of(binding).run(step(binding.environment, frame, call))))
 
     async def _run_plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-        return cast(R, await asyncio.to_thread(self._function, *args, **kwargs))
+        return cast("R", await asyncio.to_thread(self._function, *args, **kwargs))
 
 
 def body_frame(runtime: Runtime, operation: str) -> Frame | None:

@@ -78,13 +78,13 @@ class Transaction(_AnyTransaction[S, P, R]):
         """Run the transaction, or give what is recorded of it."""
         joined = self._joined(args)
         if joined is not None:
-            return cast(R, self._function(*joined, **kwargs))
+            return cast("R", self._function(*joined, **kwargs))
         binding, flow = self._flow(args, kwargs)
-        return cast(R, unwrap(binding.driver.run(flow)))
+        return cast("R", unwrap(binding.driver.run(flow)))
 
     def within(self, session: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function on a session of the caller's: nothing is recorded, nothing is committed."""
-        return cast(R, self._function(*self._with(session, args), **kwargs))
+        return cast("R", self._function(*self._with(session, args), **kwargs))
 
 
 class AsyncTransaction(_AnyTransaction[S, P, R]):
@@ -98,10 +98,8 @@ class AsyncTransaction(_AnyTransaction[S, P, R]):
         return self._run(*self._flow(args, kwargs))
 
     async def _run(self, binding: Binding, flow: Flow[Outcome]) -> R:
-        return cast(R, unwrap(await async_driver_of(binding).run(flow)))
+        return cast("R", unwrap(await async_driver_of(binding).run(flow)))
 
     def within(self, session: S, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
         """Run the function on a session of the caller's: nothing is recorded, nothing is committed."""
         return cast("Coroutine[None, None, R]", self._function(*self._with(session, args), **kwargs))
-
-

@@ -42,7 +42,7 @@ class _AnyWorkflow(Generic[P, R]):
         return f"<{type(self).__name__} {self.name!r} of {self._runtime.application.name!r}>"
 
     def _merged(self, options: WorkflowOptions) -> WorkflowOptions:
-        return cast(WorkflowOptions, {**self._options, **checked_options(options)})
+        return cast("WorkflowOptions", {**self._options, **checked_options(options)})
 
     def _to_start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Plan]:
         binding = self._runtime.bound(f"{self.name}.start()")
@@ -80,7 +80,7 @@ class Workflow(_AnyWorkflow[P, R]):
         """
         binding, made, result_key = self._to_call(args, kwargs)
         outcome = binding.driver.run(call_workflow(binding.environment, made, result_key))
-        return cast(R, unwrap(outcome))
+        return cast("R", unwrap(outcome))
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]:
         """Store the workflow, run it in the background, and return when it is stored.
@@ -113,7 +113,7 @@ class AsyncWorkflow(_AnyWorkflow[P, R]):
 
     async def _call(self, binding: Binding, made: Plan, result_key: StepKey | None) -> R:
         outcome = await async_driver_of(binding).run(call_workflow(binding.environment, made, result_key))
-        return cast(R, unwrap(outcome))
+        return cast("R", unwrap(outcome))
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, AsyncWorkflowHandle[R]]:
         """Store the workflow and run it in the background, as a task of the loop that launched the application."""

@@ -93,7 +93,7 @@ class DBOS(AnyDBOS):
         They continue from their last recorded step. Steps that still run here are not interrupted; their
         results are dropped. Called twice, or without a launch, it does nothing.
         """
-        self._shut_down(timeout)
+        self.shut_down(timeout)
 
     def __enter__(self) -> Self:
         return self if self.is_launched else self.launch()
@@ -131,7 +131,13 @@ class DBOS(AnyDBOS):
         """
 
         def decorate(function: Callable[P, R]) -> Workflow[P, R]:
-            wanted = {"name": None, "version": None, "timeout": None, "max_recovery_attempts": None, **options}
+            wanted = {
+                "name": None,
+                "version": None,
+                "timeout": None,
+                "max_recovery_attempts": None,
+                **options,
+            }
             return Workflow(self._runtime, self._register_workflow(function, is_async=False, **wanted), {})
 
         return decorate if fn is None else decorate(fn)
@@ -209,7 +215,7 @@ class DBOS(AnyDBOS):
         Raises:
             NotInWorkflowError: none is.
         """
-        return cast(Session, self._session())
+        return cast("Session", self._session())
 
     def now(self) -> datetime:
         """The present instant, aware and in UTC; a replay gets the recorded one."""
@@ -219,9 +225,14 @@ class DBOS(AnyDBOS):
             return clock.now()
         frame = frame_for_operation("dbos.now()")
         flow = operating.recorded(
-            binding.environment, frame, frame.scope.draw(), "now", "now", lambda: operating.value_of(clock.now)
+            binding.environment,
+            frame,
+            frame.scope.draw(),
+            "now",
+            "now",
+            lambda: operating.value_of(clock.now),
         )
-        return cast(datetime, unwrap(binding.driver.run(flow)))
+        return cast("datetime", unwrap(binding.driver.run(flow)))
 
     def sleep(self, duration: Duration, /) -> None:
         """Wait, durably: the instant to wake at is recorded, and a restart waits only for the rest.

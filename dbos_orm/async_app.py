@@ -72,10 +72,12 @@ class AsyncDBOS(AnyDBOS):
 
     async def shutdown(self, timeout: Duration = 30) -> None:
         """Stop: wait up to ``timeout`` for running workflows, then hand the rest to other processes."""
-        await asyncio.to_thread(self._shut_down, timeout)
+        await asyncio.to_thread(self.shut_down, timeout)
 
     async def __aenter__(self) -> Self:
-        return self if self.is_launched else await self.launch()
+        if not self.is_launched:
+            await self.launch()
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -83,7 +85,8 @@ class AsyncDBOS(AnyDBOS):
         # Who is cancelled does not want to wait for workflows: others, or the next launch, continue them.
         await asyncio.shield(self.shutdown(0 if kind is not None and not issubclass(kind, Exception) else 30))
 
-    async def _start(self, bind: AsyncBind | None, migrate: bool | None) -> Self:
+    async def launch_here(self, bind: AsyncBind | None, migrate: bool | None) -> None:
+        """What ``launch`` does when it is awaited."""
         loop = asyncio.get_running_loop()
         if bind is not None or self._runtime.binding is None:
             self._bind(resolve_async(bind if bind is not None else self._given))
@@ -96,7 +99,6 @@ class AsyncDBOS(AnyDBOS):
         except BaseException:
             await asyncio.to_thread(self._unbind)
             raise
-        return self
 
     def _dispose(self, resolved: ResolvedBind) -> None:
         # Its connections belong to the user's loop, which may be gone: they are closed by that loop's end.
@@ -119,14 +121,25 @@ class AsyncDBOS(AnyDBOS):
         """Make an ``async def`` durable; takes and raises what ``DBOS.workflow`` does."""
 
         def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> AsyncWorkflow[P, R]:
-            wanted = {"name": None, "version": None, "timeout": None, "max_recovery_attempts": None, **options}
+            wanted = {
+                "name": None,
+                "version": None,
+                "timeout": None,
+                "max_recovery_attempts": None,
+                **options,
+            }
             return AsyncWorkflow(self._runtime, self._register_workflow(function, is_async=True, **wanted), {})
 
         return decorate if fn is None else decorate(fn)
 
     @overload
     def step(
-        self, fn: Callable[P, Coroutine[Any, Any, R]], /, *, name: str | None = None, retry: Retry | None = None
+        self,
+        fn: Callable[P, Coroutine[Any, Any, R]],
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
     ) -> AsyncStep[P, R]: ...
     @overload
     def step(
@@ -145,9 +158,7 @@ class AsyncDBOS(AnyDBOS):
         return decorate if fn is None else decorate(fn)
 
     @overload
-    def transaction(
-        self, fn: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
-    ) -> AsyncTransaction[S, P, R]: ...
+    def transaction(self, fn: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /) -> AsyncTransaction[S, P, R]: ...
     @overload
     def transaction(
         self, *, name: str | None = None, isolation_level: str | None = None, max_attempts: int | None = None
@@ -160,7 +171,7 @@ class AsyncDBOS(AnyDBOS):
         isolation_level: str | None = None,
         max_attempts: int | None = None,
     ) -> Any:
-        """Make an ``async def`` with an ``AsyncSession`` one transaction; takes and raises what ``DBOS.transaction`` does."""
+        """Make an ``async def`` with an ``AsyncSession`` one transaction. Else as ``DBOS.transaction``."""
 
         def decorate(function: Callable[..., Any]) -> AsyncTransaction[Any, Any, Any]:
             found = self._register_step(function, "transaction", is_async=True, name=name, retry=None)
@@ -190,7 +201,7 @@ class AsyncDBOS(AnyDBOS):
         Raises:
             NotInWorkflowError: none is.
         """
-        return cast(AsyncSession, self._session())
+        return cast("AsyncSession", self._session())
 
     async def now(self) -> datetime:
         """The present instant, aware and in UTC; a replay gets the recorded one."""
@@ -200,9 +211,14 @@ class AsyncDBOS(AnyDBOS):
             return clock.now()
         frame = frame_for_operation("dbos.now()")
         flow = operating.recorded(
-            binding.environment, frame, frame.scope.draw(), "now", "now", lambda: operating.value_of(clock.now)
+            binding.environment,
+            frame,
+            frame.scope.draw(),
+            "now",
+            "now",
+            lambda: operating.value_of(clock.now),
         )
-        return cast(datetime, unwrap(await async_driver_of(binding).run(flow)))
+        return cast("datetime", unwrap(await async_driver_of(binding).run(flow)))
 
     async def sleep(self, duration: Duration, /) -> None:
         """Wait, durably; raises as ``DBOS.sleep``."""
@@ -231,7 +247,8 @@ class _Launching:
         await self._application.__aexit__(kind, error, trace)
 
     async def _start(self) -> AsyncDBOS:
-        return await self._application._start(self._bind, self._migrate)
+        await self._application.launch_here(self._bind, self._migrate)
+        return self._application
 
 
 class _StepDecorator(Protocol):

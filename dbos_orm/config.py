@@ -11,7 +11,6 @@ from typing import Final
 from dbos_orm.errors import ConfigurationError
 from dbos_orm.serialization import Serializer
 
-
 __all__ = ["Config", "Duration", "seconds"]
 
 Duration = timedelta | float
@@ -23,7 +22,7 @@ _POSITIVE_DURATIONS: Final = (
 _POSITIVE_COUNTS: Final = ("pool_size", "worker_threads", "transaction_attempts", "batch_size")
 
 
-def seconds(duration: Duration, *, field: str = "duration") -> float:
+def seconds(duration: object, *, field: str = "duration") -> float:
     """Give a duration in seconds.
 
     Raises:
@@ -34,7 +33,10 @@ def seconds(duration: Duration, *, field: str = "duration") -> float:
     if isinstance(duration, (int, float)) and not isinstance(duration, bool) and math.isfinite(duration):
         return float(duration)
     raise ConfigurationError(
-        field, duration, "a timedelta, or a finite number of seconds", f"pass for example {field}=timedelta(seconds=30)"
+        field,
+        duration,
+        "a timedelta, or a finite number of seconds",
+        f"pass for example {field}=timedelta(seconds=30)",
     )
 
 
@@ -99,7 +101,10 @@ class Config:
         names = {"json", "pickle", *(serializer.name for serializer in self.serializers)}
         if self.serializer not in names:
             raise ConfigurationError(
-                "serializer", self.serializer, f"one of {sorted(names)}", "add your serializer to serializers="
+                "serializer",
+                self.serializer,
+                f"one of {sorted(names)}",
+                "add your serializer to serializers=",
             )
 
     def _require_count(self, name: str, value: object) -> None:

@@ -80,9 +80,7 @@ class NotLaunchedError(DBOSError):
 
     def __init__(self, operation: str, application: str) -> None:
         self.operation, self.application = operation, application
-        super().__init__(
-            f"{operation}: application {application!r} is not launched; call dbos.launch() before"
-        )
+        super().__init__(f"{operation}: application {application!r} is not launched; call dbos.launch() before")
 
 
 class SchemaVersionError(DBOSError):
@@ -122,9 +120,7 @@ class ConflictingRegistrationError(DBOSError):
 
     def __init__(self, name: str, existing: str, new: str) -> None:
         self.name, self.existing, self.new = name, existing, new
-        super().__init__(
-            f"{name!r} is registered as {existing} and now again as {new}; give one of them another name="
-        )
+        super().__init__(f"{name!r} is registered as {existing} and now again as {new}; give one of them another name=")
 
 
 class NotRegisteredError(DBOSError):
@@ -175,9 +171,7 @@ class QueueNotFoundError(DBOSError):
 
     def __init__(self, queue: str, known: Collection[str]) -> None:
         self.queue, self.known = queue, sorted(known)
-        super().__init__(
-            f"queue {queue!r} does not exist; known: {self.known}; declare it with dbos.queue({queue!r})"
-        )
+        super().__init__(f"queue {queue!r} does not exist; known: {self.known}; declare it with dbos.queue({queue!r})")
 
 
 class DeduplicationError(DBOSError):
@@ -207,9 +201,7 @@ class NotInWorkflowError(DBOSError):
 
     def __init__(self, operation: str) -> None:
         self.operation = operation
-        super().__init__(
-            f"{operation} was called outside a workflow; call it from a function under @dbos.workflow"
-        )
+        super().__init__(f"{operation} was called outside a workflow; call it from a function under @dbos.workflow")
 
 
 class StepOutsideScopeError(DBOSError):
@@ -323,9 +315,7 @@ class WorkflowCancelledError(DBOSError):
 
     def __init__(self, workflow_id: str) -> None:
         self.workflow_id = workflow_id
-        super().__init__(
-            f"workflow {workflow_id!r} was cancelled; dbos.workflows.resume({workflow_id!r}) continues it"
-        )
+        super().__init__(f"workflow {workflow_id!r} was cancelled; dbos.workflows.resume({workflow_id!r}) continues it")
 
 
 class WorkflowTimeoutError(DBOSError):
@@ -335,8 +325,7 @@ class WorkflowTimeoutError(DBOSError):
         self.workflow_id, self.deadline = workflow_id, deadline
         when = "its deadline" if deadline is None else f"its deadline {deadline.isoformat()}"
         super().__init__(
-            f"workflow {workflow_id!r} was cancelled at {when}; "
-            "start it with a longer timeout= or a later deadline="
+            f"workflow {workflow_id!r} was cancelled at {when}; start it with a longer timeout= or a later deadline="
         )
 
 

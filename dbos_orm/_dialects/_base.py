@@ -8,9 +8,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, TypeAlias
 
-from sqlalchemy import BindParameter, ColumnElement, CursorResult, FromClause, Select, Table, bindparam, cast, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    CursorResult,
+    FromClause,
+    Select,
+    SQLColumnExpression,
+    Table,
+    bindparam,
+    cast,
+    select,
+)
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
@@ -72,7 +84,12 @@ class RowsStatement:
     """
 
     def __init__(
-        self, dialect: Dialect, columns: Mapping[str, TypeEngine[Any]], build: StatementBuilder, *, bounded: bool
+        self,
+        dialect: Dialect,
+        columns: Mapping[str, TypeEngine[Any]],
+        build: StatementBuilder,
+        *,
+        bounded: bool,
     ) -> None:
         prefix = (dialect.lock_bound or "") if bounded else ""
         many = dialect.many_rows(columns)
@@ -120,12 +137,12 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def plus_microseconds(
-        self, instant: ColumnElement[datetime], microseconds: ColumnElement[int]
+        self, instant: ColumnElement[Any], microseconds: SQLColumnExpression[Any]
     ) -> ColumnElement[datetime]:
         """An instant, moved by a number of microseconds."""
 
     @abc.abstractmethod
-    def seconds_until(self, instant: ColumnElement[Any]) -> ColumnElement[float | None]:
+    def seconds_until(self, instant: SQLColumnExpression[Any]) -> ColumnElement[float | None]:
         """Seconds from now to ``instant``; negative when it has passed."""
 
     @abc.abstractmethod
@@ -157,6 +174,7 @@ class Dialect(abc.ABC):
     lock_bound: str | None = None
     """SQL that, put in front of a statement, bounds its waiting for locks; None: ``bound_locks`` must be called."""
 
+    @abc.abstractmethod
     def bound_locks(self, connection: Connection) -> None:
         """Bound how long statements of the open transaction wait for other transactions (a same key, a lock).
 
@@ -164,7 +182,12 @@ class Dialect(abc.ABC):
         """
 
     def rows_statement(
-        self, key: object, columns: Mapping[str, TypeEngine[Any]], build: StatementBuilder, *, bounded: bool = False
+        self,
+        key: object,
+        columns: Mapping[str, TypeEngine[Any]],
+        build: StatementBuilder,
+        *,
+        bounded: bool = False,
     ) -> RowsStatement:
         """The statement that ``build`` makes over rows given as parameters, compiled once under ``key``.
 

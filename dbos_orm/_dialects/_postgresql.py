@@ -13,6 +13,7 @@ from sqlalchemy import (
     Double,
     FromClause,
     Interval,
+    SQLColumnExpression,
     Table,
     bindparam,
     cast,
@@ -72,11 +73,11 @@ class PostgreSQLDialect(Dialect):
         return func.clock_timestamp(type_=DateTime(timezone=True))
 
     def plus_microseconds(
-        self, instant: ColumnElement[datetime], microseconds: ColumnElement[int]
+        self, instant: ColumnElement[Any], microseconds: SQLColumnExpression[Any]
     ) -> ColumnElement[datetime]:
         return instant + microseconds * literal_column("interval '1 microsecond'", Interval)
 
-    def seconds_until(self, instant: ColumnElement[Any]) -> ColumnElement[float | None]:
+    def seconds_until(self, instant: SQLColumnExpression[Any]) -> ColumnElement[float | None]:
         return cast(extract("epoch", instant - self.now()), Double)
 
     def instant_from_text(self, text: ColumnElement[str]) -> ColumnElement[datetime]:
@@ -114,4 +115,3 @@ class PostgreSQLDialect(Dialect):
         with engine.connect() as connection:
             if connection.execute(text("SELECT pg_is_in_recovery()")).scalar_one():
                 yield "the server is a read-only standby: connect to the primary"
-

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 from sqlalchemy import (
     ColumnElement,
     Double,
+    SQLColumnExpression,
     Table,
     Text,
     cast,
@@ -50,13 +51,13 @@ class SQLiteDialect(Dialect):
         return self.clock_parameter()
 
     def plus_microseconds(
-        self, instant: ColumnElement[datetime], microseconds: ColumnElement[int]
+        self, instant: ColumnElement[Any], microseconds: SQLColumnExpression[Any]
     ) -> ColumnElement[datetime]:
         # SQLite computes with milliseconds; the stored form has six digits and an offset.
         moved = func.strftime(_FORMAT, instant, cast(microseconds / 1_000_000.0, Text) + literal(" seconds"))
         return type_coerce(func.replace(moved, " ", "T") + literal("000+00:00"), Instant())
 
-    def seconds_until(self, instant: ColumnElement[Any]) -> ColumnElement[float | None]:
+    def seconds_until(self, instant: SQLColumnExpression[Any]) -> ColumnElement[float | None]:
         return cast((func.julianday(instant) - func.julianday(self.now())) * _DAY_SECONDS, Double)
 
     def instant_from_text(self, text: ColumnElement[str]) -> ColumnElement[datetime]:
@@ -69,6 +70,10 @@ class SQLiteDialect(Dialect):
         return text
 
     def many_rows(self, columns: Mapping[str, TypeEngine[Any]]) -> None:
+        return None
+
+    def bound_locks(self, connection: Connection) -> None:
+        # There is one lock, the busy timeout bounds it, and our own transactions take turns.
         return None
 
     def driver_fault(self, error: BaseException) -> Fault:
@@ -86,7 +91,8 @@ class SQLiteDialect(Dialect):
     def probe(self, engine: Engine) -> Iterable[str]:
         with engine.connect() as connection:
             timeout, synchronous = (
-                connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one() for pragma in ("busy_timeout", "synchronous")
+                connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one()
+                for pragma in ("busy_timeout", "synchronous")
             )
             journal = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
         if journal != "wal":

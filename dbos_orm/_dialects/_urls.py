@@ -42,9 +42,7 @@ def normalized_url(url: str | URL) -> URL:
         parsed = parsed.set(drivername=parsed.drivername.replace("postgres", "postgresql", 1))
         backend = "postgresql"
     if backend not in {"postgresql", "sqlite"}:
-        raise ConfigurationError(
-            "url", _shown(parsed), "a database of PostgreSQL or SQLite", f"use {_EXAMPLES}"
-        )
+        raise ConfigurationError("url", _shown(parsed), "a database of PostgreSQL or SQLite", f"use {_EXAMPLES}")
     if backend == "postgresql" and not driver:
         parsed = parsed.set(drivername=f"postgresql+{_installed_postgresql_driver(parsed)}")
     _require_driver(parsed)

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -167,9 +167,7 @@ class AsyncDriver:
         return await self._committer.write_async(effect.entry, effect.run)
 
     async def _write_alone(self, effect: effects.WriteAlone) -> WriteResult:
-        return await self._gateway.attempt_async(
-            lambda: commits.write_alone(self._gateway, effect.entry), effect.run
-        )
+        return await self._gateway.attempt_async(lambda: commits.write_alone(self._gateway, effect.entry), effect.run)
 
     async def _probe(self, effect: effects.Probe) -> WriteResult:
         return await self._gateway.attempt_async(lambda: commits.probe(self._gateway, effect.entry), effect.run)
@@ -255,7 +253,7 @@ class _Waiting:
         self._event = asyncio.Event()
         self.set = self._set_threadsafe
 
-    async def __aenter__(self) -> _Waiting:
+    async def __aenter__(self) -> Self:
         if self._run is not None:
             self._run.interrupts.add(self.set)
             if self._run.stop is not None:
@@ -290,9 +288,7 @@ async def _in_thread(effect: effects.Invoke) -> Any:
     """Call a synchronous step without blocking the loop, in a copy of the context."""
     context = contextvars.copy_context()
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(
-        None, lambda: context.run(effect.function, *effect.arguments, **effect.keywords)
-    )
+    return await loop.run_in_executor(None, lambda: context.run(effect.function, *effect.arguments, **effect.keywords))
 
 
 async def _outcome(awaitable: Awaitable[Any]) -> Outcome:

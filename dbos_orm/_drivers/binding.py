@@ -95,7 +95,10 @@ def bind(application: Application, engine: Engine, factory: Callable[..., Any] |
     """
     config = application.config
     dialect = dialect_of(engine, application.clock, config)
-    pool, heartbeat_pool = own_engine(engine, dialect, size=config.pool_size + 1), own_engine(engine, dialect, size=1)
+    pool, heartbeat_pool = (
+        own_engine(engine, dialect, size=config.pool_size + 1),
+        own_engine(engine, dialect, size=1),
+    )
     loop: ServiceLoop | None = None
     if engine.dialect.is_async:
         loop = ServiceLoop(f"dbos-{application.name}-loop")

@@ -219,11 +219,11 @@ def probe(gateway: Gateway, entry: Entry) -> WriteResult:
     def verb(connection: Connection) -> WriteResult:
         gateway.dialect.bound_locks(connection)
         written = checkpoints.write(connection, gateway.dialect, [entry], skip_locked=False)
-        raise _TakenBack(WriteResult.WRITTEN if written else WriteResult.REFUSED)
+        raise _TakenBackError(WriteResult.WRITTEN if written else WriteResult.REFUSED)
 
     try:
         return _unless_in_conflict(gateway, verb)
-    except _TakenBack as taken_back:
+    except _TakenBackError as taken_back:
         return taken_back.result
 
 
@@ -231,13 +231,13 @@ def _unless_in_conflict(gateway: Gateway, verb: Any) -> WriteResult:
     try:
         result: WriteResult = gateway.transaction(verb)
     except Exception as error:
-        if isinstance(error, _TakenBack) or gateway.dialect.fault(error) is not Fault.CONFLICT:
+        if isinstance(error, _TakenBackError) or gateway.dialect.fault(error) is not Fault.CONFLICT:
             raise
         return WriteResult.STALLED
     return result
 
 
-class _TakenBack(Exception):
+class _TakenBackError(Exception):
     """Rolls a transaction back whose only purpose was the answer."""
 
     def __init__(self, result: WriteResult) -> None:

@@ -18,6 +18,10 @@ def report(run: Run, outcome: Outcome) -> None:
         logger.info("workflow %s %r stopped here: %r", run.name, run.workflow_id, outcome.error, extra=extra)
     else:
         logger.warning(
-            "workflow %s %r raised %r", run.name, run.workflow_id, outcome.error, exc_info=outcome.error, extra=extra
+            "workflow %s %r raised %r",
+            run.name,
+            run.workflow_id,
+            outcome.error,
+            exc_info=outcome.error,
+            extra=extra,
         )
-

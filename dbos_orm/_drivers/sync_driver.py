@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -205,7 +205,7 @@ class _Waiting:
         self.set = self._event.set
         self.wait = self._event.wait
 
-    def __enter__(self) -> _Waiting:
+    def __enter__(self) -> Self:
         if self._run is not None:
             self._run.interrupts.add(self.set)
             if self._run.stop is not None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from dbos_orm._context import Frame, Run, StepKey, logger
-from dbos_orm._flows.effects import Execute, Flow, Outcome, Read, RunBody, Spawn
+from dbos_orm._flows.effects import Execute, Flow, Outcome, RunBody, Spawn
 from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.operating import await_in_workflow, start_child
 from dbos_orm._flows.running import await_outcome, start
 from dbos_orm._flows.stepping import record_outcome
 from dbos_orm._outcomes import Raised
 from dbos_orm._store.entries import RunStart
-from dbos_orm._store.history import RecordedRun, find_run
+from dbos_orm._store.history import RecordedRun
 from dbos_orm.errors import ConflictingWorkflowError, NotLaunchedError, OwnershipLost, WorkflowCancelled
 
 
@@ -69,9 +68,7 @@ def _store(env: Environment, plan: Plan) -> Flow[bool]:
     if plan.place is not None:
         frame, key = plan.place
         return (
-            yield from start_child(
-                env, frame, key, plan.entry, given_id=plan.given_id, on_existing=plan.on_existing
-            )
+            yield from start_child(env, frame, key, plan.entry, given_id=plan.given_id, on_existing=plan.on_existing)
         )
     existing = yield from start(env, plan.entry, on_existing=plan.on_existing)
     if existing is not None:
@@ -105,7 +102,10 @@ def _refuse_waiting_for_itself(run: Run | None, workflow_id: str) -> None:
     while run is not None:
         if run.workflow_id == workflow_id:
             raise ConflictingWorkflowError(
-                workflow_id, "caller", "a run on this very stack", "a direct call, which would wait for itself"
+                workflow_id,
+                "caller",
+                "a run on this very stack",
+                "a direct call, which would wait for itself",
             )
         run = run.outer
 

@@ -66,7 +66,7 @@ class Write(Effect[WriteResult]):
 
 @dataclass(frozen=True, slots=True)
 class WriteAlone(Effect[WriteResult]):
-    """Write an entry in a transaction of its own, waiting a moment for locks; an error of the database ends the flow."""
+    """Write an entry in a transaction of its own that waits a moment for locks; its errors end the flow."""
 
     entry: Entry
     run: Run | None = None

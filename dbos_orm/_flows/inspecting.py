@@ -63,7 +63,5 @@ def cancel(env: Environment, workflow_id: str, *, children: bool) -> Flow[list[s
     """Cancel a workflow, and its descendants if asked; give the IDs of those that were live. Raises as ``status``."""
     yield from status(env, workflow_id)
     return (
-        yield from Change(
-            partial(ownership.cancel, dialect=env.dialect, workflow_id=workflow_id, children=children)
-        )
+        yield from Change(partial(ownership.cancel, dialect=env.dialect, workflow_id=workflow_id, children=children))
     )

@@ -35,13 +35,14 @@ def start_child(
     created = found is None
     if found is None:
         run.require_live(child.name)
-        entry = replace(
-            _entry(env, run, key, child.name, "child"), child_id=child.workflow_id, child=child
-        )
+        entry = replace(_entry(env, run, key, child.name, "child"), child_id=child.workflow_id, child=child)
         created = (yield from record_step(env, run, entry)) is None
     elif found.child_id != child.workflow_id:
         raise NonDeterministicError(
-            run.workflow_id, key.path, f"{found.name} {found.child_id!r}", f"{child.name} {child.workflow_id!r}"
+            run.workflow_id,
+            key.path,
+            f"{found.name} {found.child_id!r}",
+            f"{child.name} {child.workflow_id!r}",
         )
     if given_id:
         existing = yield from Read(partial(find_run, workflow_id=child.workflow_id), run)
@@ -58,9 +59,7 @@ def await_in_workflow(
 ) -> Flow[Outcome]:
     """Await another workflow as a step: a replay gets the same outcome, even if that workflow was restarted since."""
     return (
-        yield from recorded(
-            env, frame, key, "result", "result", lambda: _outcome(env, frame.run, workflow_id, seconds)
-        )
+        yield from recorded(env, frame, key, "result", "result", lambda: _outcome(env, frame.run, workflow_id, seconds))
     )
 
 

@@ -64,9 +64,7 @@ def adopt(run: Run, entry: StepEntry, step: RecordedStep) -> RecordedStep | None
     if step.write_id == entry.write_id:
         return None
     if step.owner_token == run.owner_token or step.name != entry.name:
-        raise NonDeterministicError(
-            run.workflow_id, StepKey(entry.scope, entry.step_id).path, step.name, entry.name
-        )
+        raise NonDeterministicError(run.workflow_id, StepKey(entry.scope, entry.step_id).path, step.name, entry.name)
     return step
 
 

@@ -114,9 +114,7 @@ def execute(env: Environment, run: Run, scope: Scope, body: RunBody) -> Flow[Out
 def _end_cancelled(env: Environment, run: Run) -> Flow[None]:
     if run.is_timed_out:
         error = env.codec.encode_error(WorkflowTimeoutError(run.workflow_id, run.deadline))
-        yield from Change(
-            partial(cancel, dialect=env.dialect, workflow_id=run.workflow_id, children=True, error=error)
-        )
+        yield from Change(partial(cancel, dialect=env.dialect, workflow_id=run.workflow_id, children=True, error=error))
     yield from Change(partial(let_go, workflow_id=run.workflow_id, owner_token=run.owner_token))
 
 

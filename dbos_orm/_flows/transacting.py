@@ -88,7 +88,7 @@ def transaction(env: Environment, frame: Frame, key: StepKey, call: TransactionC
 
 
 def plain_transaction(env: Environment, call: TransactionCall) -> Flow[Outcome]:
-    """Run a transaction outside a workflow: session, function, commit; conflicts are tried again, nothing is recorded."""
+    """Run a transaction outside a workflow: session, function, commit; conflicts are tried again."""
     conflicts, pause = 0, _FIRST_PAUSE_SECONDS
     while True:
         outcome = yield from OpenSession(call.isolation_level)
@@ -189,7 +189,13 @@ def _failed(env: Environment, failure: Raised) -> _Attempt:
 
 
 def _entry(
-    env: Environment, run: Run, key: StepKey, call: TransactionCall, outcome: Outcome, attempts: int, started_at: str
+    env: Environment,
+    run: Run,
+    key: StepKey,
+    call: TransactionCall,
+    outcome: Outcome,
+    attempts: int,
+    started_at: str,
 ) -> tuple[StepEntry, Outcome]:
     outcome, output, error = env.encode_outcome(outcome)
     entry = StepEntry(

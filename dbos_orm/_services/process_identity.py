@@ -32,7 +32,10 @@ def is_provably_dead(observed: ObservedExecutor, identity: ProcessIdentity) -> b
     start time. Where anything is unknown, there is no proof.
     """
     known = (identity.boot_id, identity.pid_namespace, observed.pid, observed.process_started)
-    if None in known or (observed.boot_id, observed.pid_namespace) != (identity.boot_id, identity.pid_namespace):
+    if None in known or (observed.boot_id, observed.pid_namespace) != (
+        identity.boot_id,
+        identity.pid_namespace,
+    ):
         return False
     assert observed.pid is not None
     try:

@@ -62,7 +62,8 @@ class Recovery:
         gateway, dialect = self._binding.gateway, self._binding.dialect
         gateway.change(partial(ownership.requeue_abandoned, dialect=dialect, claimant=claimant))
         claimed = self._claimed(
-            claimant, partial(ownership.claim_abandoned, dialect=dialect, claimant=claimant, limit=self._free())
+            claimant,
+            partial(ownership.claim_abandoned, dialect=dialect, claimant=claimant, limit=self._free()),
         )
         gateway.change(partial(executors.remove_expired, application=claimant.application))
         return len(claimed)
@@ -78,9 +79,7 @@ class Recovery:
         )
         return len(self._claimed(claimant, verb))
 
-    def _claimed(
-        self, claimant: Claimant, verb: Callable[[Connection], list[ClaimedRun]]
-    ) -> list[ClaimedRun]:
+    def _claimed(self, claimant: Claimant, verb: Callable[[Connection], list[ClaimedRun]]) -> list[ClaimedRun]:
         """Claim once and run what was claimed. A claim whose commit was not answered is looked up at the next tick."""
         gateway = self._binding.gateway
         self._doubtful.append(claimant)

@@ -43,17 +43,16 @@ class Service(abc.ABC):
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=10)
 
-    @property
     def is_stopped(self) -> bool:
         """Whether ``stop`` was called."""
         return self._is_stopped.is_set()
 
     def _run(self) -> None:
-        while not self.is_stopped:
+        while not self.is_stopped():
             try:
                 seconds = self.run_once()
             except Exception as error:
-                if self.is_stopped:
+                if self.is_stopped():
                     return
                 logger.warning("%s failed and is tried again: %s", self._name, error)
                 seconds = self.retry_seconds

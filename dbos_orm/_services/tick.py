@@ -71,9 +71,7 @@ class TickService(Service):
         while dropped and self._launch.is_valid:
             run = dropped[0]
             owned = [(run.workflow_id, run.owner_token)]
-            self._binding.gateway.change(
-                partial(ownership.hand_over, dialect=self._binding.dialect, owned=owned)
-            )
+            self._binding.gateway.change(partial(ownership.hand_over, dialect=self._binding.dialect, owned=owned))
             dropped.popleft()
 
     def _next(self) -> float:

@@ -7,6 +7,7 @@ one stalled workflow does not hold up the others of a batch.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
@@ -22,7 +23,7 @@ from dbos_orm.models import StepAttempt, StepOutput, WorkflowStatus
 
 _TEXT: Final = Text()
 _STATUS: Final = WorkflowStatus.__table__
-_PENDING: Final = literal_column("'PENDING'")
+_PENDING: Final[ColumnElement[str]] = literal_column("'PENDING'")
 
 _STEP_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
     "workflow_id": _TEXT, "scope": _TEXT, "step_id": Integer(), "owner_token": _TEXT, "write_id": BigInteger(),
@@ -140,7 +141,9 @@ def _insert_steps(
     dialect: Dialect, given: FromClause, *, fields: dict[str, TypeEngine[Any]], skip_locked: bool
 ) -> ClauseElement:
     now = dialect.now()
-    values = {name: given.c[name] for name in fields if name not in ("output", "error", "started_at", "delay")}
+    values: dict[str, ColumnElement[Any]] = {
+        name: given.c[name] for name in fields if name not in ("output", "error", "started_at", "delay")
+    }
     values["output"] = cast(given.c.output, StepOutput.output.type)
     values["error"] = cast(given.c.error, StepOutput.error.type)
     values["started_at"] = dialect.instant_from_text(given.c.started_at)
@@ -154,7 +157,9 @@ def _insert_attempts(
     dialect: Dialect, given: FromClause, *, fields: dict[str, TypeEngine[Any]], skip_locked: bool
 ) -> ClauseElement:
     now = dialect.now()
-    values = {name: given.c[name] for name in fields if name not in ("error", "started_at", "delay")}
+    values: dict[str, ColumnElement[Any]] = {
+        name: given.c[name] for name in fields if name not in ("error", "started_at", "delay")
+    }
     values["error"] = cast(given.c.error, StepAttempt.error.type)
     values["started_at"] = dialect.instant_from_text(given.c.started_at)
     values["failed_at"] = now
@@ -171,14 +176,16 @@ def _fenced_insert(
             (_STATUS.c.workflow_id == given.c.workflow_id) & (_STATUS.c.owner_token == given.c.owner_token),
         )
     )
-    fence = dialect.lock_own(fence.where(_STATUS.c.status.is_not_distinct_from(_PENDING)), _STATUS, skip_locked=skip_locked)
+    fence = dialect.lock_own(
+        fence.where(_STATUS.c.status.is_not_distinct_from(_PENDING)), _STATUS, skip_locked=skip_locked
+    )
     inserted = dialect.insert(table).from_select(list(values), fence, include_defaults=False)
-    return inserted.on_conflict_do_nothing().returning(table.c.write_id)
+    return typing.cast("ClauseElement", inserted.on_conflict_do_nothing().returning(table.c.write_id))
 
 
 def _insert_runs(dialect: Dialect, given: FromClause) -> ClauseElement:
     now = dialect.now()
-    ours = {name: given.c[name] for name in _START_FIELDS}
+    ours: dict[str, ColumnElement[Any]] = {name: given.c[name] for name in _START_FIELDS}
     ours["version_pinned"] = cast(given.c.version_pinned, WorkflowStatus.version_pinned.type)
     ours["input"] = cast(given.c.input, WorkflowStatus.input.type)
     ours["attributes"] = dialect.attributes_from_text(given.c.attributes)
@@ -190,9 +197,11 @@ def _insert_runs(dialect: Dialect, given: FromClause) -> ClauseElement:
     ours["created_at"] = now
     ours["updated_at"] = now
     inserted = dialect.insert(_STATUS).from_select(
-        list(ours), select(*ours.values()).select_from(given).where(literal_column("1 = 1")), include_defaults=False
+        list(ours),
+        select(*ours.values()).select_from(given).where(literal_column("1 = 1")),
+        include_defaults=False,
     )
-    return inserted.on_conflict_do_nothing().returning(_STATUS.c.generation)
+    return typing.cast("ClauseElement", inserted.on_conflict_do_nothing().returning(_STATUS.c.generation))
 
 
 def earlier_deadline(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-from sqlalchemy import Table, delete, exists, literal_column, select, update
+from sqlalchemy import delete, exists, literal_column, select, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import aliased
 
@@ -49,7 +49,7 @@ def register(
 ) -> None:
     """Add a living executor; adding it again changes nothing."""
     now = dialect.now()
-    row = dialect.insert(cast(Table, Executor.__table__)).values(
+    row = dialect.insert(Executor.__table__).values(
         executor_id=executor_id,
         application=application,
         heartbeat=0,
@@ -120,7 +120,9 @@ def expire(connection: Connection, dialect: Dialect, executor_id: str, *, heartb
     statement = (
         update(Executor)
         .where(
-            Executor.executor_id == executor_id, Executor.heartbeat == heartbeat, Executor.expired_at.is_(None)
+            Executor.executor_id == executor_id,
+            Executor.heartbeat == heartbeat,
+            Executor.expired_at.is_(None),
         )
         .values(expired_at=dialect.now())
     )

@@ -56,7 +56,9 @@ def find_run(connection: Connection, workflow_id: str) -> RecordedRun | None:
 def find_step(connection: Connection, dialect: Dialect, workflow_id: str, key: StepKey) -> RecordedStep | None:
     """What is recorded of one step, or None."""
     steps = _steps(dialect).where(
-        StepOutput.workflow_id == workflow_id, StepOutput.scope == key.scope, StepOutput.step_id == key.step_id
+        StepOutput.workflow_id == workflow_id,
+        StepOutput.scope == key.scope,
+        StepOutput.step_id == key.step_id,
     )
     row = connection.execute(steps).one_or_none()
     return None if row is None else _recorded_step(row, dialect.clock.monotonic())
@@ -86,7 +88,7 @@ _FIND_RUN: Final = select(*(getattr(WorkflowStatus, name) for name in RecordedRu
 
 
 def _steps(dialect: Dialect) -> Select[Any]:
-    return select(
+    columns: list[Any] = [
         StepOutput.scope,
         StepOutput.step_id,
         literal(_COMPLETED, Integer).label("attempt"),
@@ -99,11 +101,12 @@ def _steps(dialect: Dialect) -> Select[Any]:
         StepOutput.write_id,
         StepOutput.owner_token,
         dialect.seconds_until(StepOutput.wake_at).label("remaining"),
-    )
+    ]
+    return select(*columns)
 
 
 def _attempts(dialect: Dialect) -> Select[Any]:
-    return select(
+    columns: list[Any] = [
         StepAttempt.scope,
         StepAttempt.step_id,
         StepAttempt.attempt,
@@ -116,7 +119,8 @@ def _attempts(dialect: Dialect) -> Select[Any]:
         StepAttempt.write_id,
         StepAttempt.owner_token,
         dialect.seconds_until(StepAttempt.next_at).label("remaining"),
-    )
+    ]
+    return select(*columns)
 
 
 def _text(payload: Any, name: str) -> ColumnElement[Any]:

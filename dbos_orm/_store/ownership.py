@@ -100,9 +100,7 @@ def claim_enqueued(
     return _claimed(connection, dialect, statement)
 
 
-def claim_abandoned(
-    connection: Connection, dialect: Dialect, claimant: Claimant, *, limit: int
-) -> list[ClaimedRun]:
+def claim_abandoned(connection: Connection, dialect: Dialect, claimant: Claimant, *, limit: int) -> list[ClaimedRun]:
     """Take over up to ``limit`` runs whose executor is known to be dead, in a transaction of the caller's.
 
     Only runs without a queue of the user's; ``requeue_abandoned`` is for the others. Counts a recovery attempt:
@@ -207,7 +205,9 @@ def cancel(
     cancelled: list[str] = []
     level = [workflow_id]
     while level:
-        statuses = select(WorkflowStatus.workflow_id, WorkflowStatus.status).where(WorkflowStatus.workflow_id.in_(level))
+        statuses = select(WorkflowStatus.workflow_id, WorkflowStatus.status).where(
+            WorkflowStatus.workflow_id.in_(level)
+        )
         locked = connection.execute(statuses.order_by(WorkflowStatus.workflow_id).with_for_update()).all()
         live = [row.workflow_id for row in locked if row.status in LIVE_STATES]
         if live:
@@ -309,7 +309,8 @@ def _lock_abandoned(connection: Connection, claimant: Claimant, *, is_queued: bo
 
 def _next_attempt() -> ColumnElement[int]:
     progressed = exists().where(
-        StepOutput.workflow_id == WorkflowStatus.workflow_id, StepOutput.owner_token == WorkflowStatus.owner_token
+        StepOutput.workflow_id == WorkflowStatus.workflow_id,
+        StepOutput.owner_token == WorkflowStatus.owner_token,
     )
     return case((progressed, 1), else_=WorkflowStatus.recovery_attempts + 1)
 

@@ -57,7 +57,7 @@ def describe(connection: Connection, workflow_id: str) -> WorkflowInfo | None:
     row = connection.execute(select(*_INFO_COLUMNS).where(WorkflowStatus.workflow_id == workflow_id)).one_or_none()
     if row is None:
         return None
-    return WorkflowInfo(**{**row._mapping, "status": WorkflowState(row.status)})
+    return WorkflowInfo(**{**row._asdict(), "status": WorkflowState(row.status)})
 
 
 def steps_of(connection: Connection, workflow_id: str) -> list[Any]:

@@ -20,9 +20,7 @@ __all__ = ["UrlOption", "chosen_url", "exists", "open_database", "shown"]
 
 UrlOption = Annotated[
     str | None,
-    typer.Option(
-        "--url", help=f"The database. Default: {URL_VARIABLE}, else {DEFAULT_URL}.", show_default=False
-    ),
+    typer.Option("--url", help=f"The database. Default: {URL_VARIABLE}, else {DEFAULT_URL}.", show_default=False),
 ]
 
 _CONNECT_SECONDS: Final = 10

@@ -31,6 +31,4 @@ def say_verbatim(text: str) -> None:
 
 def complain(message: str) -> None:
     """Print an error for people, on standard error."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
-        Text.assemble(("error: ", "bold red"), message)
-    )
+    Console(stderr=True, soft_wrap=True, highlight=False).print(Text.assemble(("error: ", "bold red"), message))

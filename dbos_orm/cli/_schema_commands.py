@@ -25,9 +25,7 @@ def register(application: typer.Typer) -> None:
 
 def migrate(
     url: UrlOption = None,
-    sql: Annotated[
-        bool, typer.Option("--sql", help="Print the SQL for an empty database; connect to none.")
-    ] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the SQL for an empty database; connect to none.")] = False,
     revision: Annotated[str, typer.Option(help="Stop at this revision; with --sql also FROM:TO.")] = "head",
 ) -> None:
     """Create the tables, or bring them to the revision that this library works with."""
@@ -64,8 +62,7 @@ def check(url: UrlOption = None, json: JsonOption = False) -> None:
         say(f"{shown(database)} is at revision {revision.found}, as expected", style="green")
     else:
         say(
-            f"{shown(database)} {_has(revision.found)}, expected revision {revision.expected}; "
-            f"run: {revision.command}",
+            f"{shown(database)} {_has(revision.found)}, expected revision {revision.expected}; run: {revision.command}",
             style="red",
         )
     if not revision.is_current:
@@ -84,9 +81,7 @@ def downgrade(
         say(f"{shown(database)} has no tables of dbos_orm: nothing to do")
         return
     if not yes:
-        typer.confirm(
-            f"Take {shown(database)} from revision {found} back to {revision}, and lose data?", abort=True
-        )
+        typer.confirm(f"Take {shown(database)} from revision {found} back to {revision}, and lose data?", abort=True)
     with open_database(database) as connection:
         schema.downgrade_connection(connection, revision)
         after = schema_revision(connection).found

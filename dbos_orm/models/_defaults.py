@@ -89,8 +89,5 @@ class MicrosecondsBetween(SpelledPerDatabase):
     spellings: ClassVar[Mapping[str, str]] = {
         "postgresql": "CAST(extract(epoch FROM ({1} - {0})) * 1000000 AS BIGINT)",
         # Whole seconds by the calendar, the rest from the text: julianday() is exact to 40 us only.
-        "sqlite": (
-            "((strftime('%s', {1}) - strftime('%s', {0})) * 1000000"
-            " + substr({1}, 21, 6) - substr({0}, 21, 6))"
-        ),
+        "sqlite": ("((strftime('%s', {1}) - strftime('%s', {0})) * 1000000 + substr({1}, 21, 6) - substr({0}, 21, 6))"),
     }

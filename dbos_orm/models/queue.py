@@ -46,9 +46,7 @@ class RateStart(Base):
     """One start that counts for a rate limit. A run that is handed on keeps its row and its slot."""
 
     __tablename__ = "dbos_rate_start"
-    __table_args__ = (
-        Index("ix_dbos_rate_start_window", "application", "queue", "partition_key", "started_at"),
-    )
+    __table_args__ = (Index("ix_dbos_rate_start_window", "application", "queue", "partition_key", "started_at"),)
 
     workflow_id: Mapped[str] = mapped_column(primary_key=True)
     owner_token: Mapped[str] = mapped_column(primary_key=True)

@@ -17,8 +17,7 @@ def advice_for(value: object) -> str:
         _database_advice(value)
         or _conversion_advice(value)
         or (_registration_advice(kind) if _is_data_class(kind) else None)
-        or "pass what it is made of, or register it: "
-        f"dbos.types.register({kind.__qualname__}, encode=..., decode=...)"
+        or f"pass what it is made of, or register it: dbos.types.register({kind.__qualname__}, encode=..., decode=...)"
     )
 
 
@@ -33,9 +32,7 @@ def unknown_type_advice(name: str) -> str:
 
 def _database_advice(value: object) -> str | None:
     if is_mapped(type(value)):
-        return (
-            "an ORM instance lives in its Session; pass its primary key, and load it in a step or transaction"
-        )
+        return "an ORM instance lives in its Session; pass its primary key, and load it in a step or transaction"
     if hasattr(value, "_mapping"):
         return "a row of a query; pass dict(row._mapping), or tuple(row)"
     return None
@@ -60,16 +57,8 @@ def _conversion_advice(value: object) -> str | None:
 
 
 def _is_data_class(kind: type) -> bool:
-    return (
-        issubclass(kind, Enum)
-        or dataclasses.is_dataclass(kind)
-        or is_pydantic(kind)
-        or hasattr(kind, "_fields")
-    )
+    return issubclass(kind, Enum) or dataclasses.is_dataclass(kind) or is_pydantic(kind) or hasattr(kind, "_fields")
 
 
 def _registration_advice(kind: type) -> str:
-    return (
-        f"register it: dbos.types.register({kind.__qualname__}), "
-        "or name it in the annotations of a workflow or step"
-    )
+    return f"register it: dbos.types.register({kind.__qualname__}), or name it in the annotations of a workflow or step"

@@ -30,9 +30,7 @@ class Codec:
         self.types: TypeRegistry = types or own or TypeRegistry()
         self.name: str = default.name
         self._dumps = default.dumps
-        self._loads = {
-            serializer.name: serializer.loads for serializer in (JSONSerializer(self.types), *given)
-        }
+        self._loads = {serializer.name: serializer.loads for serializer in (JSONSerializer(self.types), *given)}
         self._errors = ErrorRecords(self.types, self._accepts)
 
     def encode(self, value: object, *, root: str) -> str:

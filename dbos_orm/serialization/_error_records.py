@@ -101,9 +101,7 @@ class ErrorRecords:
                     errors[name] = self._nested(value, depth + 1)
             elif self._accepts(value):
                 attributes[name] = value
-        return contents | {
-            key: part for key, part in (("attributes", attributes), ("errors", errors)) if part
-        }
+        return contents | {key: part for key, part in (("attributes", attributes), ("errors", errors)) if part}
 
     def _nested(self, value: Any, depth: int) -> object:
         if isinstance(value, BaseException):
@@ -140,9 +138,7 @@ class ErrorRecords:
 
     def _remote(self, record: _Record) -> RemoteError:
         known = (self._types.error_named(name) for name in (record["type"], *record.get("ancestors", ())))
-        plain = RemoteError(
-            record["type"], record.get("message", ""), record.get("traceback"), record.get("notes", ())
-        )
+        plain = RemoteError(record["type"], record.get("message", ""), record.get("traceback"), record.get("notes", ()))
         return as_remote(plain, next((kind for kind in known if kind is not None), None))
 
 

@@ -14,9 +14,7 @@ from dbos_orm.serialization._tags import READERS, is_plain_text
 from dbos_orm.serialization._types import TypeRegistry
 
 # The text is ASCII, so that every database encoding takes it and no NUL is in it; ``DEEPEST`` ends circles.
-_write_json = json.JSONEncoder(
-    ensure_ascii=True, allow_nan=False, separators=(",", ":"), check_circular=False
-).encode
+_write_json = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), check_circular=False).encode
 _read_json = json.JSONDecoder().decode
 
 

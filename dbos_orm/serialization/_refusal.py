@@ -31,9 +31,7 @@ class RefusedError(Exception):
         segments = [segment for segment in reversed(self._segments) if segment]
         if len(segments) > _LONGEST_PATH:
             segments = [*segments[:_LONGEST_PATH], "..."]
-        advice = (
-            "it contains itself; cut the circle, for example with an ID" if self._is_cyclic else self.advice
-        )
+        advice = "it contains itself; cut the circle, for example with an ID" if self._is_cyclic else self.advice
         return SerializationError(ROOT + "".join(segments), self.type_name, advice)
 
 

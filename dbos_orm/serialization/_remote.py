@@ -15,11 +15,7 @@ def as_remote(error: RemoteError, ancestor: type[BaseException] | None) -> Remot
     A step fails with a JSONDecodeError, which nobody registered: ``except ValueError`` around it
     catches it when it comes from the database, as it does where no database is.
     """
-    if (
-        ancestor is not None
-        and issubclass(ancestor, Exception)
-        and not issubclass(ancestor, BaseExceptionGroup)
-    ):
+    if ancestor is not None and issubclass(ancestor, Exception) and not issubclass(ancestor, BaseExceptionGroup):
         with suppress(Exception):
             return _made_of(ancestor, error.args, vars(error))
     return error

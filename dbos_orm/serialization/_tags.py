@@ -117,9 +117,7 @@ def _zone(zone: tzinfo | None) -> dict[str, object]:
         return {"offset": _write_timedelta(offset), "name": name}
     if type(zone) is ZoneInfo and _ZONE_KEY.fullmatch(zone.key or ""):
         return {"zone": zone.key}
-    refused = RefusedError(
-        type(zone).__qualname__, 'use zoneinfo.ZoneInfo("Region/City") or datetime.timezone'
-    )
+    refused = RefusedError(type(zone).__qualname__, 'use zoneinfo.ZoneInfo("Region/City") or datetime.timezone')
     refused.inside(zone, ".tzinfo")
     raise refused
 
