@@ -156,6 +156,10 @@ class Run:
             self.is_timed_out = True
             self.end_with(WorkflowCancelled(self.workflow_id))
 
+    def until_deadline(self, seconds: float) -> float:
+        """The given seconds, or those that are left until the deadline if that is sooner; zero when it has passed."""
+        return seconds if self.expires is None else max(0.0, min(seconds, self.expires - steady_seconds()))
+
     def require_live(self, operation: str) -> None:
         """Raise what ended this run, if anything did: it is asked before every durable operation.
 

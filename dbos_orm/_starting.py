@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias, TypedDict
 
-from dbos_orm._context import Frame, Launch, Run, StepKey, current_frame, require_home
+from dbos_orm._context import Frame, Launch, Run, StepKey, current_frame, current_transaction, require_home
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.calling import Plan
 from dbos_orm._flows.effects import RunBody
@@ -115,6 +115,8 @@ def parent_frame(runtime: Runtime, name: str) -> Frame | None:
         StepOutsideScopeError: the caller is a task or thread of its own.
     """
     frame = current_frame.get()
+    if current_transaction.get() is not None:
+        raise StartInStepError(name, "transaction" if frame is None or frame.step is None else frame.step.name)
     if frame is None or frame.run.launch is not runtime.launch:
         return None
     if frame.step is not None:

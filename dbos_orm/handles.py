@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from dbos_orm._context import Frame, current_frame, require_home
+from dbos_orm._context import Frame, current_frame, current_transaction, require_home
 from dbos_orm._drivers.async_driver import AsyncDriver
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows import inspecting, operating, running
@@ -17,7 +17,7 @@ from dbos_orm._runtime import Runtime
 from dbos_orm._states import WorkflowState
 from dbos_orm._store.snapshots import StepInfo, WorkflowInfo
 from dbos_orm.config import Duration, seconds
-from dbos_orm.errors import WorkflowCancelled
+from dbos_orm.errors import SessionMisuseError, WorkflowCancelled
 
 __all__ = ["AsyncWorkflowHandle", "StepInfo", "WorkflowHandle", "WorkflowInfo"]
 
@@ -56,6 +56,8 @@ class _Handle(Generic[R_co]):
         return operating.recorded(env, frame, frame.scope.draw(), name, "status", answer)
 
     def _cancelled(self, binding: Binding, *, children: bool) -> Flow[Outcome]:
+        if current_transaction.get() is not None:
+            raise SessionMisuseError("cancel() in a transaction", "cancel before or after it, in the workflow")
         return self._asked(binding, "cancel", partial(inspecting.cancel, children=children))
 
     def _stop_here(self, cancelled: list[str]) -> None:

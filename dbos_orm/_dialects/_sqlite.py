@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Double,
     SQLColumnExpression,
@@ -54,7 +55,9 @@ class SQLiteDialect(Dialect):
         self, instant: ColumnElement[Any], microseconds: SQLColumnExpression[Any]
     ) -> ColumnElement[datetime]:
         # SQLite computes with milliseconds; the stored form has six digits and an offset.
-        moved = func.strftime(_FORMAT, instant, cast(microseconds / 1_000_000.0, Text) + literal(" seconds"))
+        # As a plain number: a column of durations would take the divisor for one.
+        duration = type_coerce(microseconds, BigInteger) / literal(1_000_000.0, Double)
+        moved = func.strftime(_FORMAT, instant, cast(duration, Text) + literal(" seconds"))
         return type_coerce(func.replace(moved, " ", "T") + literal("000+00:00"), Instant())
 
     def seconds_until(self, instant: SQLColumnExpression[Any]) -> ColumnElement[float | None]:

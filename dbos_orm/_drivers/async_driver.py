@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Self, TypeVar
 
@@ -23,6 +25,7 @@ from dbos_orm._flows.effects import Effect, Flow, Outcome, WriteResult
 from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.running import execute
 from dbos_orm._outcomes import Raised, Returned
+from dbos_orm.errors import OwnershipLost
 
 T = TypeVar("T")
 
@@ -118,10 +121,15 @@ class AsyncDriver:
                 loop.call_soon_threadsafe(cancel)
 
         run.interrupts.add(interrupt)
+        timer = None
+        if run.expires is not None:
+            timer = loop.call_later(run.until_deadline(math.inf), run.expire_if_due)
         try:
             outcome = await _called(effect)
         finally:
             run.interrupts.discard(interrupt)
+            if timer is not None:
+                timer.cancel()
         if is_interrupted and run.stop is not None:
             task.uncancel()
             if isinstance(outcome, Raised) and isinstance(outcome.error, asyncio.CancelledError):
@@ -133,6 +141,9 @@ class AsyncDriver:
         self._runs.begin(run)
         try:
             return await self.run(execute(self._environment, run, Scope("", here(is_async=True)), effect.body))
+        except BaseException:
+            run.end_with(OwnershipLost(run.workflow_id))
+            raise
         finally:
             self._runs.end(run)
 
@@ -265,10 +276,12 @@ class _Waiting:
             self._run.interrupts.discard(self.set)
 
     async def wait(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._event.wait(), seconds)
-        except TimeoutError:
-            return
+        """Wait until the event is set, at most some seconds, and not beyond the run's deadline."""
+        limit = seconds if self._run is None else self._run.until_deadline(seconds)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), limit)
+        if self._run is not None:
+            self._run.expire_if_due()
 
     def _set_threadsafe(self) -> None:
         if not self._loop.is_closed():

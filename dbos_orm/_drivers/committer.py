@@ -21,7 +21,7 @@ from dbos_orm._drivers.gateway import Gateway, Patience, begun
 from dbos_orm._flows.effects import WriteResult
 from dbos_orm._store import checkpoints
 from dbos_orm._store.entries import Entry
-from dbos_orm.config import Config, seconds
+from dbos_orm.config import Config
 
 
 class Ticket:
@@ -52,7 +52,6 @@ class Committer:
     def __init__(self, gateway: Gateway, config: Config) -> None:
         self._gateway = gateway
         self._dialect = gateway.dialect
-        self._patience = seconds(config.launch_timeout)
         self._batch_size: Final = config.batch_size
         self._lock = threading.Lock()
         self._pending: deque[Ticket] = deque()
@@ -132,7 +131,7 @@ class Committer:
 
     def _flush(self, batch: Sequence[Ticket]) -> None:
         """Write a batch, again and again while the database is away, and note what became of each entry."""
-        patience = Patience(self._dialect, self._patience, self._gateway.engine.url.render_as_string())
+        patience: Patience | None = None
         remaining = list(batch)
         while remaining:
             try:
@@ -141,6 +140,7 @@ class Committer:
                 self._drop_connection()
                 if self._dialect.fault(error) is not Fault.DISCONNECTED:
                     return
+                patience = patience or self._gateway.new_patience()
                 remaining = self._still_waiting(remaining, patience, error)
             else:
                 for index, ticket in enumerate(remaining):

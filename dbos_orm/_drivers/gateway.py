@@ -93,6 +93,10 @@ class Gateway:
         finally:
             self.writer.release()
 
+    def new_patience(self) -> Patience:
+        """The patience of one operation, from its first error on."""
+        return Patience(self.dialect, self._patience, self.engine.url.render_as_string())
+
     def close(self) -> None:
         """Close the pool; a connection that is in use is closed when it comes back."""
         self.blocking(self.engine.dispose)
@@ -107,11 +111,12 @@ class Gateway:
             return verb(connection)
 
     def _patiently(self, call: Callable[[], T], run: Run | None) -> T:
-        patience = Patience(self.dialect, self._patience, self.engine.url.render_as_string())
+        patience: Patience | None = None
         while True:
             try:
                 return call()
             except Exception as error:
+                patience = patience or self.new_patience()
                 self.pause(patience.pause_after(error, run))
 
 

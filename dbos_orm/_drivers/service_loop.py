@@ -24,22 +24,34 @@ class ServiceLoop:
     """An event loop in a daemon thread. Nothing of the user's runs on it, so nothing of the user's can block it."""
 
     def __init__(self, name: str) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
-        self._thread.start()
+        self._name = name
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._tasks: set[asyncio.Task[object]] = set()
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Run synchronous code in a greenlet of the loop, where asynchronous drivers can be used."""
-        return asyncio.run_coroutine_threadsafe(_spawned(call), self._loop)
+        return asyncio.run_coroutine_threadsafe(_spawned(call), self._running())
 
     def start(self, call: Callable[[], object]) -> None:
         """``submit`` without an answer."""
-        self._loop.call_soon_threadsafe(self._start, call)
+        self._running().call_soon_threadsafe(self._start, call)
 
     def is_here(self) -> bool:
         """Whether the caller is on the loop's thread."""
         return threading.current_thread() is self._thread
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        """The loop; its thread begins with the first use, so that what is only bound may fork."""
+        if self._loop is None:
+            with self._lock:
+                if self._loop is None:
+                    loop = asyncio.new_event_loop()
+                    self._thread = threading.Thread(target=loop.run_forever, name=self._name, daemon=True)
+                    self._thread.start()
+                    self._loop = loop
+        return self._loop
 
     def stop(self) -> None:
         """Let what runs finish, and end the thread."""
@@ -48,15 +60,18 @@ class ServiceLoop:
             while self._tasks:
                 await asyncio.gather(*self._tasks, return_exceptions=True)
 
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            return
         with contextlib.suppress(TimeoutError):
-            asyncio.run_coroutine_threadsafe(drain(), self._loop).result(timeout=5)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=5)
-        if not self._loop.is_running():
-            self._loop.close()
+            asyncio.run_coroutine_threadsafe(drain(), loop).result(timeout=5)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=5)
+        if not loop.is_running():
+            loop.close()
 
     def _start(self, call: Callable[[], object]) -> None:
-        task: asyncio.Task[object] = self._loop.create_task(_spawned(call))
+        task: asyncio.Task[object] = asyncio.get_running_loop().create_task(_spawned(call))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

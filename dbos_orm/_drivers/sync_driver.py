@@ -22,6 +22,7 @@ from dbos_orm._flows.effects import Effect, Flow, Outcome, WriteResult
 from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.running import execute
 from dbos_orm._outcomes import Raised, Returned
+from dbos_orm.errors import OwnershipLost
 
 T = TypeVar("T")
 
@@ -105,6 +106,9 @@ class SyncDriver:
         self._runs.begin(run)
         try:
             return self.run(execute(self._environment, run, Scope("", here(is_async=False)), effect.body))
+        except BaseException:
+            run.end_with(OwnershipLost(run.workflow_id))
+            raise
         finally:
             self._runs.end(run)
 
@@ -203,7 +207,6 @@ class _Waiting:
         self._run = run
         self._event = threading.Event()
         self.set = self._event.set
-        self.wait = self._event.wait
 
     def __enter__(self) -> Self:
         if self._run is not None:
@@ -211,6 +214,12 @@ class _Waiting:
             if self._run.stop is not None:
                 self.set()
         return self
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the event is set, at most some seconds, and not beyond the run's deadline."""
+        self._event.wait(seconds if self._run is None else self._run.until_deadline(seconds))
+        if self._run is not None:
+            self._run.expire_if_due()
 
     def __exit__(self, *_: object) -> None:
         if self._run is not None:

@@ -61,15 +61,6 @@ class WorkerThreads:
             with self._changed:
                 self._busy += 1
 
-    def wait_until_idle(self, deadline: float) -> bool:
-        """Wait until no job runs or waits, at most until ``deadline`` of the monotonic clock."""
-        with self._changed:
-            while self._busy or self._jobs:
-                left = deadline - time.monotonic()
-                if left <= 0 or not self._changed.wait(left):
-                    return False
-        return True
-
     def close(self) -> None:
         """Drop the jobs that wait and let idle threads end; running ones end by themselves."""
         with self._changed:
@@ -81,8 +72,9 @@ class WorkerThreads:
         """Wake or make a thread if there is a job and a slot for it; called with the lock held."""
         if not self._jobs or self._busy >= self._limit:
             return
-        if self._idle:
-            self._changed.notify_all() if self._idle < 2 else self._changed.notify()
+        # A thread that was woken counts as idle until it runs: a second job must not rely on it too.
+        if self._idle >= len(self._jobs):
+            self._changed.notify()
             return
         self._threads += 1
         threading.Thread(target=self._work, name=f"{self._name}-{self._threads}", daemon=True).start()
@@ -108,5 +100,3 @@ class WorkerThreads:
                 logger.exception("a background workflow ended with an unexpected error")
             with self._changed:
                 self._busy -= 1
-                self._dispatch()
-                self._changed.notify_all()

@@ -29,6 +29,7 @@ from dbos_orm._store.history import RecordedRun, find_run, load_history
 from dbos_orm._store.ownership import cancel, hand_over, let_go
 from dbos_orm.errors import (
     ConflictingWorkflowError,
+    DatabaseUnavailableError,
     MaxRecoveryAttemptsExceededError,
     OwnershipLost,
     WorkflowCancelled,
@@ -39,6 +40,7 @@ from dbos_orm.errors import (
 )
 
 _STALL_SECONDS: Final = 0.02
+_LONGEST_STALL_SECONDS: Final = 60.0
 _FIRST_POLL_SECONDS: Final = 0.005
 _LONGEST_POLL_SECONDS: Final = 0.5
 _LOCAL_POLL_SECONDS: Final = 1.0
@@ -52,7 +54,7 @@ def start(env: Environment, entry: RunStart, *, on_existing: str = "return") -> 
         WorkflowExistsError: the ID is known and ``on_existing`` is "raise".
     """
     result = yield from Write(entry)
-    pause = _STALL_SECONDS
+    pause, began = _STALL_SECONDS, env.clock.monotonic()
     while result is not WriteResult.WRITTEN:
         found = yield from Read(partial(find_run, workflow_id=entry.workflow_id))
         if found is not None:
@@ -62,9 +64,12 @@ def start(env: Environment, entry: RunStart, *, on_existing: str = "return") -> 
             if on_existing == "raise":
                 raise WorkflowExistsError(entry.workflow_id)
             return found
-        # Somebody's transaction holds the ID and has not ended.
+        # Somebody's transaction holds the ID, or all of SQLite, and has not ended.
         result = yield from WriteAlone(entry)
         if result is not WriteResult.WRITTEN:
+            waited = env.clock.monotonic() - began
+            if waited > _LONGEST_STALL_SECONDS:
+                raise DatabaseUnavailableError(f"the row of workflow {entry.workflow_id!r}", waited, None)
             yield from Pause(pause, None)
             pause = min(2 * pause, 1.0)
     return None
@@ -86,6 +91,9 @@ def execute(env: Environment, run: Run, scope: Scope, body: RunBody) -> Flow[Out
     An exit that is no outcome of the workflow (KeyboardInterrupt, a server that cancels its tasks) hands
     the run over.
     """
+    run.expire_if_due()
+    if run.stop is not None:
+        return (yield from _end_stopped(env, run, run.stop))
     if run.is_recovered:
         history = yield from Read(partial(load_history, dialect=env.dialect, workflow_id=run.workflow_id), run)
         run.history, run.attempts = history
@@ -100,15 +108,17 @@ def execute(env: Environment, run: Run, scope: Scope, body: RunBody) -> Flow[Out
         entry = RunFinish(run.workflow_id, run.owner_token, status.value, output, error, env.codec.name)
         try:
             yield from record_finish(env, run, entry)
-        except (WorkflowCancelled, OwnershipLost):
-            # Recorded as ended otherwise while the function returned: the row decides.
-            pass
-        else:
-            return outcome
-    assert run.stop is not None
-    if isinstance(run.stop, WorkflowCancelled):
+        except (WorkflowCancelled, OwnershipLost) as stop:
+            # It was ended otherwise while the function returned: the row decides.
+            return (yield from _end_stopped(env, run, stop))
+        return outcome
+    return (yield from _end_stopped(env, run, run.stop))
+
+
+def _end_stopped(env: Environment, run: Run, stop: BaseException) -> Flow[Outcome]:
+    if isinstance(stop, WorkflowCancelled):
         yield from _end_cancelled(env, run)
-    return Raised(run.stop)
+    return Raised(stop)
 
 
 def _end_cancelled(env: Environment, run: Run) -> Flow[None]:

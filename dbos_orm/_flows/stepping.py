@@ -79,6 +79,9 @@ def record_outcome(
     started_at: str,
 ) -> Flow[Outcome]:
     """Record what a step came to, and give what a replay will give."""
+    if run.stop is not None:
+        # Whoever continues this run gets an outcome of their own; this one is dropped.
+        raise run.stop
     outcome, output, error = env.encode_outcome(outcome)
     entry = StepEntry(
         run.workflow_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from dbos_orm._context import Frame, RecordedStep, Run, RunningStep, StepKey
@@ -18,6 +19,7 @@ from dbos_orm._flows.effects import (
     Outcome,
     Pause,
     Probe,
+    Read,
     RecordIn,
     Rollback,
     WriteResult,
@@ -26,6 +28,7 @@ from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.recording import adopt, find_recorded, record_step
 from dbos_orm._outcomes import Raised, Returned
 from dbos_orm._store.entries import StepEntry
+from dbos_orm._store.history import find_run
 
 _FIRST_PAUSE_SECONDS: Final = 0.01
 _LONGEST_PAUSE_SECONDS: Final = 2.0
@@ -76,13 +79,15 @@ def transaction(env: Environment, frame: Frame, key: StepKey, call: TransactionC
         attempt = yield from _attempt(env, frame, key, call, conflicts + 1, started_at)
         if attempt.committed:
             return attempt.outcome
-        # A conflict counts, a database that is away does not: that is waited for as long as the lease holds.
-        conflicts += attempt.fault is Fault.CONFLICT
+        # It counts once that the database was away, however long: until it is back, this read waits.
+        if attempt.fault is Fault.DISCONNECTED:
+            yield from Read(partial(find_run, workflow_id=run.workflow_id), run)
+        conflicts += 1
         if attempt.fault is None or attempt.fault is Fault.REJECTED or conflicts >= call.max_attempts:
             break
         yield from Pause(pause * (0.5 + random.random() / 2), run)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-    entry, outcome = _entry(env, run, key, call, attempt.outcome, max(conflicts, 1), started_at)
+    entry, outcome = _entry(env, run, key, call, attempt.outcome, conflicts, started_at)
     found = yield from record_step(env, run, entry)
     return outcome if found is None else env.replay(run, found)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Final
 
 from sqlalchemy.engine import Connection
 
@@ -19,7 +20,8 @@ from dbos_orm._store.executors import Overview
 from dbos_orm._store.ownership import Claimant, ClaimedRun
 from dbos_orm.errors import MaxRecoveryAttemptsExceededError, SerializationError
 
-_BATCH = 100
+_BATCH: Final = 100
+_FRUITLESS_SECONDS: Final = 5.0
 
 
 class Recovery:
@@ -31,13 +33,14 @@ class Recovery:
         self._observer = observer
         self._registry = binding.environment.registry
         self._doubtful: list[Claimant] = []
+        self._look_again = 0.0
 
     def run_once(self, overview: Overview) -> bool:
         """Do what ``overview`` shows; True if there may be more to do at once."""
         self._settle_doubtful()
         found_dead = self._expire(overview)
         taken = 0
-        if overview.is_abandoned or found_dead:
+        if found_dead or (overview.is_abandoned and steady_seconds() >= self._look_again):
             taken += self._take_over()
         if overview.is_waiting or found_dead:
             taken += self._claim()
@@ -66,6 +69,8 @@ class Recovery:
             partial(ownership.claim_abandoned, dialect=dialect, claimant=claimant, limit=self._free()),
         )
         gateway.change(partial(executors.remove_expired, application=claimant.application))
+        # What is left may be for code that this process does not have: not a reason to try every second.
+        self._look_again = 0.0 if claimed else steady_seconds() + _FRUITLESS_SECONDS
         return len(claimed)
 
     def _claim(self) -> int:
