@@ -98,21 +98,25 @@ def execute(env: Environment, run: Run, scope: Scope, body: RunBody) -> Flow[Out
         history = yield from Read(partial(load_history, dialect=env.dialect, workflow_id=run.workflow_id), run)
         run.history, run.attempts = history
     outcome = yield from Invoke(body.workflow.function, body.arguments, body.keywords, Frame(run, scope))
-    if run.stop is None and isinstance(outcome, Raised) and not isinstance(outcome.error, Exception):
+    return (yield from _finish(env, run, outcome))
+
+
+def _finish(env: Environment, run: Run, outcome: Outcome) -> Flow[Outcome]:
+    if run.stop is not None:
+        return (yield from _end_stopped(env, run, run.stop))
+    if isinstance(outcome, Raised) and not isinstance(outcome.error, Exception):
         run.end_with(OwnershipLost(run.workflow_id))
         yield from Change(partial(hand_over, dialect=env.dialect, owned=[(run.workflow_id, run.owner_token)]))
         return outcome
-    if run.stop is None:
-        outcome, output, error = env.encode_outcome(outcome)
-        status = WorkflowState.SUCCESS if error is None else WorkflowState.ERROR
-        entry = RunFinish(run.workflow_id, run.owner_token, status.value, output, error, env.codec.name)
-        try:
-            yield from record_finish(env, run, entry)
-        except (WorkflowCancelled, OwnershipLost) as stop:
-            # It was ended otherwise while the function returned: the row decides.
-            return (yield from _end_stopped(env, run, stop))
-        return outcome
-    return (yield from _end_stopped(env, run, run.stop))
+    outcome, output, error = env.encode_outcome(outcome)
+    status = WorkflowState.SUCCESS if error is None else WorkflowState.ERROR
+    entry = RunFinish(run.workflow_id, run.owner_token, status.value, output, error, env.codec.name)
+    try:
+        yield from record_finish(env, run, entry)
+    except (WorkflowCancelled, OwnershipLost) as stop:
+        # It was ended otherwise while the function returned: the row decides.
+        return (yield from _end_stopped(env, run, stop))
+    return outcome
 
 
 def _end_stopped(env: Environment, run: Run, stop: BaseException) -> Flow[Outcome]:
