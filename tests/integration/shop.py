@@ -1,0 +1,160 @@
+"""A small application for the tests: its rows, its errors and values, and how it is launched."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import Engine, ForeignKey, event, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from dbos_orm import DBOS, AsyncDBOS, Config
+from tests.databases import TestDatabase
+
+
+class Base(DeclarativeBase):
+    """The user's own declarative base."""
+
+
+class Item(Base):
+    __tablename__ = "item"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("item.id"))
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    GREEN = ("green", 1)
+
+
+@dataclass(frozen=True)
+class Money:
+    cents: int
+    currency: str
+
+
+class Line(NamedTuple):
+    item: str
+    price: Money
+
+
+class OutOfStockError(Exception):
+    """Its constructor does not take what ``args`` holds, as in many programs."""
+
+    def __init__(self, item: str, *, left: int) -> None:
+        super().__init__(f"no {item} left but {left}")
+        self.item, self.left = item, left
+
+
+class Interruption(BaseException):
+    """Ends a run as the end of its process would: no outcome is recorded, and somebody continues it."""
+
+
+SOON = Config(tick=0.05)
+"""A tick that does not let a test wait for a take-over."""
+
+
+@contextmanager
+def launched(
+    database: TestDatabase,
+    *,
+    engine: Engine | None = None,
+    name: str = "shop",
+    config: Config = SOON,
+) -> Iterator[DBOS]:
+    """An application that executes workflows on ``database``, whose tables exist."""
+    engine = engine or database.make_engine()
+    Base.metadata.create_all(engine)
+    with DBOS(engine, name=name, config=config) as dbos:
+        yield dbos
+
+
+@asynccontextmanager
+async def launched_async(
+    database: TestDatabase,
+    *,
+    engine: AsyncEngine | None = None,
+    name: str = "shop",
+    config: Config = SOON,
+) -> AsyncIterator[AsyncDBOS]:
+    """``launched`` for coroutines."""
+    engine = engine or database.make_async_engine()
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    async with AsyncDBOS(engine, name=name, config=config) as dbos:
+        yield dbos
+
+
+def names_of_items(database: TestDatabase) -> list[str]:
+    """The items that are committed, as another program sees them."""
+    with Session(database.make_engine()) as session:
+        return list(session.scalars(select(Item.name).order_by(Item.name)))
+
+
+def count_of(database: TestDatabase, model: type[Any], **columns: object) -> int:
+    """How many committed rows of a model have these values."""
+    with Session(database.make_engine()) as session:
+        statement = select(func.count()).select_from(model).filter_by(**columns)
+        return session.scalar(statement) or 0
+
+
+class Statements:
+    """What is sent over the connections of an engine, in order, and where its transactions begin and end."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.sent: list[str] = []
+        event.listen(engine, "before_cursor_execute", self._note)
+        for boundary in ("begin", "commit", "rollback"):
+            event.listen(engine, boundary, self._noting(boundary.upper()))
+
+    def clear(self) -> None:
+        self.sent.clear()
+
+    @property
+    def kinds(self) -> list[str]:
+        """The first word and the table of each statement, without the tick's."""
+        return [kind for kind in map(_kind, self.sent) if kind is not None]
+
+    def _note(self, connection: object, cursor: object, statement: str, *_: object) -> None:
+        self.sent.append(statement)
+
+    def _noting(self, boundary: str) -> Any:
+        def note(_: object) -> None:
+            self.sent.append(boundary)
+
+        return note
+
+
+_TABLES: Mapping[str, str] = {
+    "dbos_step_output": "step",
+    "dbos_step_attempt": "attempt",
+    "dbos_workflow_status": "workflow",
+    "item": "item",
+}
+
+
+def _kind(statement: str) -> str | None:
+    """``INSERT step`` for a statement that inserts into dbos_step_output; None for one of the background's."""
+    words = statement.removeprefix("SET LOCAL lock_timeout = 100; ").split()
+    verb = words[0].upper()
+    if "dbos_executor" in statement:
+        return None
+    if verb in ("BEGIN", "COMMIT", "ROLLBACK"):
+        return verb
+    if verb == "WITH":
+        verb = next(word for word in ("UPDATE", "INSERT", "SELECT") if f"{word} " in statement.partition(")")[2])
+    table = min((found, kind) for table, kind in _TABLES.items() if (found := _position(statement, verb, table)) >= 0)[
+        1
+    ]
+    return f"{verb} {table}"
+
+
+def _position(statement: str, verb: str, table: str) -> int:
+    start = statement.find({"SELECT": "FROM ", "INSERT": "INSERT INTO ", "UPDATE": "UPDATE ", "DELETE": "FROM "}[verb])
+    return statement.find(table, max(start, 0))
