@@ -1,1 +1,1 @@
-"""Programs that measure dbos_orm; each is run as ``python -m benchmarks.<name>``."""
+"""Measurements, as ratios within one run; ``python -m benchmarks``."""

@@ -48,6 +48,13 @@ SETTINGS = {
     "timezone": "Asia/Kathmandu",
 }
 
+DURABLE_SETTINGS = {
+    "fsync": "on",
+    "full_page_writes": "on",
+    "wal_level": "replica",
+    "shared_buffers": "256MB",
+}
+
 
 class NoPostgresError(Exception):
     """There is no PostgreSQL server to test against, and no program to start one."""
@@ -130,10 +137,12 @@ class PostgresServer:
     """A server of our own: made when constructed, then started, stopped and killed at will.
 
     It keeps its port and its data over every ``restart``. ``remove()`` ends it and deletes the data.
+    ``is_durable``: on the disk and with fsync, as in production, for measurements.
     """
 
-    def __init__(self) -> None:
-        self._folder = ScratchFolder()
+    def __init__(self, *, is_durable: bool = False) -> None:
+        self._folder = ScratchFolder(on_disk=is_durable)
+        self._settings = {**SETTINGS, **(DURABLE_SETTINGS if is_durable else {})}
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._account = Account.for_server()
@@ -200,7 +209,7 @@ class PostgresServer:
             extra_groups=self._account.extra_groups,
         )
         with (self._data / "postgresql.conf").open("a") as file:
-            file.writelines(f"{name} = '{value}'\n" for name, value in SETTINGS.items())
+            file.writelines(f"{name} = '{value}'\n" for name, value in self._settings.items())
 
     def _start_on_a_free_port(self) -> None:
         for self._port in _free_ports(attempts=10):

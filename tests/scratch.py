@@ -22,8 +22,8 @@ class ScratchFolder:
     with the process. A PostgreSQL server whose data are removed ends by itself within a minute.
     """
 
-    def __init__(self) -> None:
-        parent = MEMORY if _has_room(MEMORY) else Path(tempfile.gettempdir())
+    def __init__(self, *, on_disk: bool = False) -> None:
+        parent = MEMORY if not on_disk and _has_room(MEMORY) else Path(tempfile.gettempdir())
         _remove_abandoned(parent)
         # Not pytest's tmp_path: its folders are 0700, and as root the server runs as another user.
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
