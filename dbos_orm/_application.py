@@ -155,7 +155,9 @@ class AnyDBOS:
     def forget_parent(self) -> None:
         """In a forked child: what belongs to the parent is dropped; the application is bound, not launched."""
         self._launched = None
-        binding = self._runtime.binding
+        binding, launch = self._runtime.binding, self._runtime.launch
+        if launch is not None:
+            launch.is_forked = True
         if binding is None or self._resolved is None:
             return
         binding.forget()

@@ -90,12 +90,13 @@ class Launch:
     was declared dead and lives goes on under another ``executor_id``, without the runs it had.
     """
 
-    __slots__ = ("executor_id", "is_over", "lease_ends", "pid")
+    __slots__ = ("executor_id", "is_forked", "is_over", "lease_ends", "pid")
 
     def __init__(self, executor_id: str, *, lease_ends: float) -> None:
         self.executor_id = executor_id
         self.lease_ends = lease_ends
         self.is_over = False
+        self.is_forked = False  # noticed by a fork handler: asking for the PID at every step would cost more
         self.pid = os.getpid()
 
     @property
@@ -173,7 +174,7 @@ class Run:
             self.end_with(OwnershipLost(self.workflow_id))
         if self.stop is not None:
             raise self.stop
-        if self.launch.pid != os.getpid():
+        if self.launch.is_forked:
             raise ForkedProcessError(operation, self.launch.pid, os.getpid())
 
     def recorded(self, key: StepKey, name: str) -> RecordedStep | None:

@@ -1,8 +1,9 @@
 """Group commit: what many runs record at the same time shares one transaction.
 
-The caller who finds no flush running becomes the leader and writes everything that is pending; the others
-wait for that commit. One caller alone pays no thread switch, a hundred pay one commit. When the
-leader is done it wakes its followers and passes the lead to one of those who came meanwhile.
+There are a few lanes, each with a connection. The caller who finds a lane free becomes its leader and
+writes at once; who finds none joins those that wait. A leader who is done takes all that waits as the next
+batch and makes one of its members the leader of it. One caller alone pays no thread switch, a hundred pay
+a few commits.
 """
 
 from __future__ import annotations
@@ -23,18 +24,42 @@ from dbos_orm._store import checkpoints
 from dbos_orm._store.entries import Entry
 from dbos_orm.config import Config
 
+_LANES: Final = 1
+"""Measured: a second lane lets a start or a finish through while a batch of steps waits for the disk."""
+
+
+class Lane:
+    """A place where one batch at a time is written, over a connection of its own."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+
+    def drop(self) -> None:
+        """Throw the connection away: what it is in the middle of is not known."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.invalidate()
+            connection.close()
+
 
 class Ticket:
-    """One entry on its way into the database, and who waits for it."""
+    """One entry on its way into the database, and who waits for it.
 
-    __slots__ = ("entry", "error", "future", "is_leader", "result", "run", "wake")
+    ``task`` is set on who is to lead: the lane and the batch. ``is_gone``: its thread was interrupted while it
+    waited, and can lead nobody.
+    """
+
+    __slots__ = ("entry", "error", "future", "is_gone", "result", "run", "task", "wake")
 
     def __init__(self, entry: Entry, run: Run | None) -> None:
         self.entry = entry
         self.run = run
         self.result = WriteResult.STALLED
         self.error: BaseException | None = None
-        self.is_leader = False
+        self.is_gone = False
+        self.task: tuple[Lane, list[Ticket]] | None = None
         self.future: asyncio.Future[None] | None = None
         # A bare lock is the cheapest thing in Python that one thread can wait for and another set.
         self.wake: threading.Lock | None = None
@@ -47,7 +72,7 @@ class Ticket:
 
 
 class Committer:
-    """Writes entries in batches over one connection of its own."""
+    """Writes entries in batches."""
 
     def __init__(self, gateway: Gateway, config: Config) -> None:
         self._gateway = gateway
@@ -55,89 +80,117 @@ class Committer:
         self._batch_size: Final = config.batch_size
         self._lock = threading.Lock()
         self._pending: deque[Ticket] = deque()
-        self._is_flushing = False
-        self._connection: Connection | None = None
+        self._lanes = [Lane() for _ in range(1 if self._dialect.single_writer else _LANES)]
+        self._free = list(self._lanes)
 
     def write(self, entry: Entry, run: Run | None) -> WriteResult:
         """Write an entry together with whatever others write now, and wait for the commit."""
         ticket = Ticket(entry, run)
-        ticket.wake = threading.Lock()
-        ticket.wake.acquire()
-        if self._line_up(ticket):
-            if self._gateway.has_service_loop:
-                self._gateway.start(self._lead_while_pending)
-                ticket.wake.acquire()
-            else:
-                self._lead()
-        else:
+        lane = self._line_up(ticket)
+        if lane is not None and not self._gateway.has_service_loop:
+            self._lead(lane, [ticket])
+            return ticket.outcome()
+        assert ticket.wake is not None
+        if lane is not None:
+            self._gateway.start(lambda: self._lead_while_pending(lane, [ticket]))
+        try:
             ticket.wake.acquire()
-            if ticket.is_leader:
-                self._lead()
+        except BaseException:
+            self._withdraw(ticket)
+            raise
+        if ticket.task is not None:
+            self._lead(*ticket.task)
         return ticket.outcome()
 
     async def write_async(self, entry: Entry, run: Run | None) -> WriteResult:
         """``write`` for a coroutine: the flush happens on the service loop."""
         ticket = Ticket(entry, run)
         ticket.future = asyncio.get_running_loop().create_future()
-        if self._line_up(ticket):
-            self._gateway.start(self._lead_while_pending)
-        # Shielded by being nobody's to cancel: the write goes on, its ticket just has no reader any more.
+        lane = self._line_up(ticket)
+        if lane is not None:
+            self._gateway.start(lambda: self._lead_while_pending(lane, [ticket]))
+        # Nobody can cancel what happens on the service loop: then the ticket just has no reader any more.
         await ticket.future
         return ticket.outcome()
 
-    def _line_up(self, ticket: Ticket) -> bool:
-        """Add a ticket; True if nobody flushes, so that whoever added it must see to that."""
+    def close(self) -> None:
+        """Give the connections back; from within ``blocking``, when nobody writes any more."""
+        for lane in self._lanes:
+            connection, lane.connection = lane.connection, None
+            if connection is not None:
+                connection.close()
+
+    def _line_up(self, ticket: Ticket) -> Lane | None:
+        """Give the ticket a lane of its own if one is free; else it joins those that wait."""
         with self._lock:
+            if self._free:
+                lane = self._free.pop()
+                if ticket.future is None and self._gateway.has_service_loop:
+                    ticket.wake = _taken_lock()
+                return lane
+            if ticket.future is None:
+                ticket.wake = _taken_lock()
             self._pending.append(ticket)
-            is_first, self._is_flushing = not self._is_flushing, True
-        return is_first
+            return None
 
-    def _lead_while_pending(self) -> None:
-        while self._lead(passes_on=False):
-            pass
-
-    def _lead(self, *, passes_on: bool = True) -> bool:
-        """Flush one batch, wake those who wait for it, and pass the lead on; True if more is pending."""
+    def _withdraw(self, ticket: Ticket) -> None:
+        """Note that the ticket's thread no longer waits; if it was to lead, somebody else must."""
         with self._lock:
-            batch = [self._pending.popleft() for _ in range(min(len(self._pending), self._batch_size))]
+            ticket.is_gone = True
+            task, ticket.task = ticket.task, None
+        if task is not None:
+            lane, batch = task
+            with self._lock:
+                self._pending.extendleft(reversed(batch))
+            self._pass_on(lane)
+
+    def _lead_while_pending(self, lane: Lane, batch: list[Ticket]) -> None:
+        while batch:
+            self._flush(lane, batch)
+            with self._lock:
+                following = self._next_batch()
+                if not following:
+                    self._free.append(lane)
+            _wake(batch)
+            batch = following
+
+    def _lead(self, lane: Lane, batch: list[Ticket]) -> None:
+        """Flush a batch, pass the lane on, and wake those who waited."""
         try:
-            self._flush(batch)
+            self._flush(lane, batch)
         except BaseException:
             # Only this thread was interrupted: the others' entries count as stalled, and are written alone.
-            self._drop_connection()
+            lane.drop()
             raise
         finally:
-            with self._lock:
-                following = self._pending[0] if self._pending else None
-                self._is_flushing = following is not None
-            if following is not None and passes_on:
-                following.is_leader = True
-                batch.insert(0, following)  # its flush waits for the disk while the others go on in Python
+            # The next leader first: its flush waits for the disk while the others go on in Python.
+            self._pass_on(lane)
             _wake(batch)
-        return following is not None
 
-    def close(self) -> None:
-        """Give the connection back; from within ``blocking``, when nobody writes any more."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+    def _pass_on(self, lane: Lane) -> None:
+        with self._lock:
+            batch = self._next_batch()
+            leader = next((ticket for ticket in batch if not ticket.is_gone), None)
+            if leader is None:
+                # Those that are gone are written with the next batch.
+                self._pending.extendleft(reversed(batch))
+                self._free.append(lane)
+                return
+            leader.task = (lane, batch)
+        _wake([leader])
 
-    def forget(self) -> None:
-        """Start anew in a forked child, where neither the threads nor the connection exist."""
-        self._lock = threading.Lock()
-        self._pending.clear()
-        self._is_flushing = False
-        self._connection = None
+    def _next_batch(self) -> list[Ticket]:
+        return [self._pending.popleft() for _ in range(min(len(self._pending), self._batch_size))]
 
-    def _flush(self, batch: Sequence[Ticket]) -> None:
+    def _flush(self, lane: Lane, batch: Sequence[Ticket]) -> None:
         """Write a batch, again and again while the database is away, and note what became of each entry."""
         patience: Patience | None = None
         remaining = list(batch)
         while remaining:
             try:
-                written = self._write([ticket.entry for ticket in remaining])
+                written = self._write(lane, [ticket.entry for ticket in remaining])
             except Exception as error:
-                self._drop_connection()
+                lane.drop()
                 if self._dialect.fault(error) is not Fault.DISCONNECTED:
                     return
                 patience = patience or self._gateway.new_patience()
@@ -160,10 +213,10 @@ class Committer:
             self._gateway.pause(patience.next_pause())
         return left
 
-    def _write(self, entries: Sequence[Entry]) -> set[int]:
-        if self._connection is None:
-            self._connection = self._gateway.engine.connect()
-        connection, dialect = self._connection, self._dialect
+    def _write(self, lane: Lane, entries: Sequence[Entry]) -> set[int]:
+        if lane.connection is None:
+            lane.connection = self._gateway.engine.connect()
+        connection, dialect = lane.connection, self._dialect
         must_bound = dialect.lock_bound is None and dialect.locks_rows and checkpoints.may_wait_for_keys(entries)
         if not must_bound and checkpoints.is_single_statement(dialect, entries):
             with self._gateway.writing():
@@ -173,11 +226,11 @@ class Committer:
                 dialect.bound_locks(connection)
             return checkpoints.write(connection, dialect, entries)
 
-    def _drop_connection(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.invalidate()
-            connection.close()
+
+def _taken_lock() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
 
 
 def _wake(tickets: Sequence[Ticket]) -> None:
