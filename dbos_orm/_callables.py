@@ -57,7 +57,7 @@ def require_function(function: Any, decorator: str, *, is_async: bool | None) ->
             decorator,
             getattr(function, "__qualname__", repr(function)),
             "an async def",
-            "make it async def, or use the synchronous view (adbos.sync) or DBOS",
+            "make it async def, or use DBOS",
         )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(
