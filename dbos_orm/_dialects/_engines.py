@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import AsyncAdaptedQueuePool, QueuePool, create_engine
+from sqlalchemy import (
+    AssertionPool,
+    AsyncAdaptedQueuePool,
+    QueuePool,
+    SingletonThreadPool,
+    StaticPool,
+    create_engine,
+)
 from sqlalchemy.engine import Engine
 
 from dbos_orm._clock import Clock
@@ -16,6 +23,7 @@ from dbos_orm.errors import ConfigurationError
 
 _DIALECTS: Final[dict[str, type[Dialect]]] = {"postgresql": PostgreSQLDialect, "sqlite": SQLiteDialect}
 _POOL_TIMEOUT_SECONDS: Final = 30
+_SHARED_POOLS: Final = (StaticPool, SingletonThreadPool, AssertionPool)
 
 
 def dialect_of(engine: Engine, clock: Clock, config: Config) -> Dialect:
@@ -44,7 +52,17 @@ def own_engine(engine: Engine, dialect: Dialect, *, size: int) -> Engine:
     nothing is added to the user's engine. The connections are in autocommit: who needs a transaction
     begins and ends it in SQL, so that a single statement costs one round trip. An asynchronous
     driver is used through the same synchronous interface, in a greenlet of the service loop.
+
+    Raises:
+        ConfigurationError: the engine's pool shares one connection among its callers.
     """
+    if isinstance(engine.pool, _SHARED_POOLS):
+        raise ConfigurationError(
+            "engine",
+            engine.url.render_as_string(),
+            f"a pool that gives every caller a connection of its own, not {type(engine.pool).__name__}",
+            "leave poolclass out",
+        )
     template = engine.pool.recreate()
 
     def connect() -> Any:
