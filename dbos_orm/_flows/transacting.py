@@ -92,14 +92,17 @@ def transaction(env: Environment, frame: Frame, key: StepKey, call: TransactionC
     return outcome if found is None else env.replay(run, found)
 
 
-def plain_transaction(env: Environment, call: TransactionCall) -> Flow[Outcome]:
-    """Run a transaction outside a workflow: session, function, commit; conflicts are tried again."""
+def plain_transaction(env: Environment, frame: Frame | None, call: TransactionCall) -> Flow[Outcome]:
+    """Run a transaction outside a workflow: session, function, commit; conflicts are tried again, nothing is recorded.
+
+    In a plain step, whose ``frame`` this is then, it is a part of that step.
+    """
     conflicts, pause = 0, _FIRST_PAUSE_SECONDS
     while True:
         outcome = yield from OpenSession(call.isolation_level)
         if not isinstance(outcome, Raised):
             session = outcome.value
-            outcome = yield from _call_and_flush(call, None, session)
+            outcome = yield from _call_and_flush(call, frame, session)
             if not isinstance(outcome, Raised):
                 committed = yield from Commit(session)
                 outcome = committed if isinstance(committed, Raised) else outcome

@@ -91,15 +91,20 @@ async def launched_async(
         yield dbos
 
 
+def reading(database: TestDatabase) -> Session:
+    """A session of another program, which does not wait for who writes."""
+    return Session(database.make_engine().execution_options(sqlite_deferred=True))
+
+
 def names_of_items(database: TestDatabase) -> list[str]:
     """The items that are committed, as another program sees them."""
-    with Session(database.make_engine()) as session:
+    with reading(database) as session:
         return list(session.scalars(select(Item.name).order_by(Item.name)))
 
 
 def count_of(database: TestDatabase, model: type[Any], **columns: object) -> int:
     """How many committed rows of a model have these values."""
-    with Session(database.make_engine()) as session:
+    with reading(database) as session:
         statement = select(func.count()).select_from(model).filter_by(**columns)
         return session.scalar(statement) or 0
 
