@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def reach(binding: Binding) -> None:
     """
     config, url = binding.environment.config, binding.engine.url.render_as_string()
     limit = seconds(config.launch_timeout)
-    began, pause = time.monotonic(), _FIRST_PAUSE_SECONDS
+    began, pause, said = time.monotonic(), _FIRST_PAUSE_SECONDS, -math.inf
     while True:
         try:
             binding.gateway.read_once(_ping)
@@ -113,7 +114,11 @@ def reach(binding: Binding) -> None:
             waited = time.monotonic() - began
             if binding.dialect.fault(error) is Fault.REJECTED or waited + pause > limit:
                 raise DatabaseUnavailableError(url, round(waited, 1), error) from error
-            logger.warning("database %s does not answer, trying for %.0f s more: %s", url, limit - waited, error)
+            if waited >= 2 * said:
+                said = max(waited, 1.0)
+                logger.warning(
+                    "%s; trying for %.0f s more", DatabaseUnavailableError(url, waited, error), limit - waited
+                )
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 

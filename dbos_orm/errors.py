@@ -97,10 +97,12 @@ class DatabaseUnavailableError(DBOSError):
 
     def __init__(self, url: str, seconds: float, cause: BaseException | None = None) -> None:
         self.url, self.seconds, self.cause = url, seconds, cause
-        reason = "" if cause is None else f" ({type(cause).__name__}: {str(cause).strip()})"
+        # The driver's own first line: what SQLAlchemy wraps around it is advice on programming.
+        lines = str(getattr(cause, "orig", None) or cause or "").strip().splitlines()
+        reason = f" ({type(cause).__name__}: {lines[0].strip()})" if lines else ""
+        trouble = "cannot be reached" if seconds < 1 else f"did not answer for {seconds:g} s"
         super().__init__(
-            f"database {url!r} did not answer for {seconds:g} s{reason}; "
-            "check that the server runs and that this URL reaches it"
+            f"database {url!r} {trouble}{reason}; check that it exists and runs, and that this URL is right"
         )
 
 

@@ -47,6 +47,8 @@ _DISCONNECTIONS: Final = {
     "25P03",  # idle_in_transaction_session_timeout
 }
 
+_PASSING_REFUSALS: Final = ("starting up", "shutting down", "recovery mode", "too many", "remaining connection slots")
+
 
 class PostgreSQLDialect(Dialect):
     """Rows are locked one by one, statements over many rows take arrays, the server has the clock."""
@@ -101,6 +103,9 @@ class PostgreSQLDialect(Dialect):
             return Fault.CONFLICT
         if state in _DISCONNECTIONS or (state or "").startswith("08"):
             return Fault.DISCONNECTED
+        # libpq gives no state with a refusal to connect, only the server's text.
+        if state is None and getattr(error, "statement", None) is None and "FATAL" in str(cause):
+            return Fault.DISCONNECTED if any(text in str(cause) for text in _PASSING_REFUSALS) else Fault.REJECTED
         # Without a state it is the driver that speaks: of a connection that broke or could not be made.
         if state is None and isinstance(error, (OperationalError, InterfaceError)):
             return Fault.DISCONNECTED
