@@ -298,6 +298,7 @@ class RunContext:
     @property
     def is_cancelled(self) -> bool:
         """Whether the run is to end; a long sync step may ask and return early."""
+        self._frame.run.expire_if_due()
         return self._frame.run.stop is not None
 
     @property
