@@ -20,11 +20,7 @@ from dbos_orm.errors import OwnershipLost
 
 
 class LeaseService(Service):
-    """Renews the lease of this process, on a thread and a connection that nothing else uses.
-
-    ``steady_since`` is since when every renewal came on time: only since then has this process been able to
-    tell the silence of another one from its own trouble.
-    """
+    """Renews the lease of this process, on a thread and a connection that nothing else uses."""
 
     retry_seconds = 0.5
 
@@ -36,8 +32,17 @@ class LeaseService(Service):
         self._lease = seconds(config.lease)
         self._heartbeat = seconds(config.heartbeat)
         self.identity = identify_process()
-        self.steady_since = steady_seconds()
+        self._steady_since = steady_seconds()
         self._last_renewal = steady_seconds()
+
+    @property
+    def steady_since(self) -> float:
+        """Since when every renewal came on time; now, if one is overdue.
+
+        Only since then has this process been able to tell the silence of another one from its own trouble.
+        """
+        now = steady_seconds()
+        return now if self._is_late(now) else self._steady_since
 
     def register(self) -> None:
         """Add this process to the executors of the application."""
@@ -53,7 +58,7 @@ class LeaseService(Service):
         )
         self._binding.heartbeat_gateway.change(verb)
         self._launch.lease_ends = sent + self._lease
-        self._last_renewal = self.steady_since = sent
+        self._last_renewal = self._steady_since = sent
 
     def run_once(self) -> float:
         """Renew; a process that was declared dead meanwhile drops its runs and goes on under a new name."""
@@ -65,11 +70,14 @@ class LeaseService(Service):
         if not is_alive:
             self._begin_again()
             return self._heartbeat
-        if sent - self._last_renewal > 1.5 * self._heartbeat or steady_seconds() - sent > self._heartbeat:
-            self.steady_since = sent
+        if self._is_late(sent) or steady_seconds() - sent > self._heartbeat:
+            self._steady_since = sent
         self._last_renewal = sent
         self._launch.lease_ends = sent + self._lease
         return self._heartbeat
+
+    def _is_late(self, now: float) -> bool:
+        return now - self._last_renewal > 1.5 * self._heartbeat
 
     def _begin_again(self) -> None:
         logger.warning(
