@@ -72,7 +72,9 @@ class AsyncDBOS(AnyDBOS):
 
     async def shutdown(self, timeout: Duration = 30) -> None:
         """Stop: wait up to ``timeout`` for running workflows, then hand the rest to other processes."""
+        resolved = self._resolved
         await asyncio.to_thread(self.shut_down, timeout)
+        await _close_ours(resolved)
 
     async def __aenter__(self) -> Self:
         if not self.is_launched:
@@ -92,17 +94,19 @@ class AsyncDBOS(AnyDBOS):
             self._bind(resolve_async(bind if bind is not None else self._given))
         binding = self._runtime.bound("launch()")
         async_driver_of(binding).loop = loop
+        resolved = self._resolved
         try:
             await asyncio.to_thread(_launching.reach, binding)
             await greenlet_spawn(_launching.probe, binding)
             await asyncio.to_thread(lambda: self._launch(migrate=migrate))
         except BaseException:
             await asyncio.to_thread(self._unbind)
+            await _close_ours(resolved)
             raise
 
     def _dispose(self, resolved: ResolvedBind) -> None:
-        # Its connections belong to the user's loop, which may be gone: they are closed by that loop's end.
-        resolved.engine.dispose(close=False)
+        # Its connections belong to the user's loop, and can be closed only there: by ``shutdown``.
+        pass
 
     # -- decorators ------------------------------------------------------------------------------
 
@@ -225,6 +229,12 @@ class AsyncDBOS(AnyDBOS):
         binding = self._runtime.bound("dbos.sleep()")
         frame = frame_for_operation("dbos.sleep()")
         await async_driver_of(binding).run(operating.sleep(binding.environment, frame, seconds(duration)))
+
+
+async def _close_ours(resolved: ResolvedBind | None) -> None:
+    """Close the connections of an engine that was made from a URL; the running loop opened them."""
+    if resolved is not None and resolved.is_ours:
+        await greenlet_spawn(resolved.engine.dispose)
 
 
 class _Launching:
