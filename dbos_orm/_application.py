@@ -152,6 +152,13 @@ class AnyDBOS:
             self._runtime.launch = None
             self._unbind()
 
+    def end(self) -> None:
+        """Leave nothing behind at the end of the process; in a forked child nothing is ours."""
+        launch = self._runtime.launch
+        if launch is None or launch.pid == os.getpid():
+            self.shut_down(0)
+            self._unbind()
+
     def forget_parent(self) -> None:
         """In a forked child: what belongs to the parent is dropped; the application is bound, not launched."""
         self._launched = None
@@ -227,7 +234,7 @@ def _watch_forks_and_exit(application: AnyDBOS) -> None:
     def at_exit() -> None:
         found = reference()
         if found is not None:
-            found.shut_down(0)
+            found.end()
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=after_fork)

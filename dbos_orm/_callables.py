@@ -48,6 +48,13 @@ def require_function(function: Any, decorator: str, *, is_async: bool | None) ->
             "the function below @staticmethod",
             f"write @staticmethod above @{decorator}",
         )
+    if _is_method(function):
+        raise ConfigurationError(
+            decorator,
+            function.__qualname__,
+            "a function or a static method, not a method with self",
+            "decorate a function that takes what it needs of the object: an instance does not outlive its process",
+        )
     if not callable(function):
         raise ConfigurationError(decorator, function, "a function", f"write @{decorator} above a def")
     if is_async is False and inspect.iscoroutinefunction(function):
@@ -66,6 +73,13 @@ def require_function(function: Any, decorator: str, *, is_async: bool | None) ->
             "a function that returns its result",
             "return a list, do not yield",
         )
+
+
+def _is_method(function: Any) -> bool:
+    """Whether it is defined in a class body and takes self; told by its names, because the class is not made yet."""
+    owner = str(getattr(function, "__qualname__", "")).rpartition(".")[0]
+    parameters = list(signature.parameters) if (signature := signature_of(function)) is not None else []
+    return bool(owner) and not owner.endswith("<locals>") and parameters[:1] == ["self"]
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:

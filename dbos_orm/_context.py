@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from dbos_orm._clock import steady_seconds
@@ -114,7 +114,7 @@ class Run:
     workflow's. ``history`` is None on a fresh run, which has nothing to look up;
     ``is_recovered`` says that it is to be loaded. ``expires`` is the
     deadline on the steady clock. ``outer`` is the run whose direct call this is. ``interrupts`` wake what
-    waits in this run.
+    waits in this run. ``reads_deadline``: the database has computed the deadline, by its own clock.
     """
 
     workflow_id: str
@@ -130,6 +130,7 @@ class Run:
     attempts: Mapping[StepKey, list[RecordedAttempt]] | None = None
     stop: BaseException | None = None
     failure: Exception | None = None
+    reads_deadline: bool = False
     is_timed_out: bool = False
     is_recovered: bool = False
     interrupts: set[Callable[[], None]] = field(default_factory=set)
@@ -142,14 +143,10 @@ class Run:
             for interrupt in tuple(self.interrupts):
                 interrupt()
 
-    def limit(self, timeout: float | None, deadline: datetime | None, now: datetime) -> None:
-        """Set the deadline: the earlier of an instant and the end of a timeout (seconds) that begins now."""
-        if timeout is not None:
-            end = now + timedelta(seconds=timeout)
-            deadline = end if deadline is None else min(deadline, end)
-        if deadline is not None:
-            self.deadline = deadline
-            self.expires = steady_seconds() + (deadline - now).total_seconds()
+    def limit(self, deadline: datetime | None, remaining: float | None) -> None:
+        """Set the deadline, with the seconds that are left until it by the clock of the database."""
+        self.deadline = deadline
+        self.expires = None if remaining is None else steady_seconds() + remaining
 
     def expire_if_due(self) -> None:
         """End the run if its deadline has passed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from dbos_orm._context import Launch
 from dbos_orm._drivers.binding import Application, Binding
@@ -15,6 +16,8 @@ class Runtime:
     def __init__(self, application: Application) -> None:
         self.application = application
         self.binding: Binding | None = None
+        self.bind_given: Callable[[], object] | None = None
+        """Binds to the database that was given when the application was made, at its first use."""
         self.launch: Launch | None = None
 
     def bound(self, operation: str) -> Binding:
@@ -23,6 +26,8 @@ class Runtime:
         Raises:
             NotBoundError: there is none yet.
         """
+        if self.binding is None and self.bind_given is not None:
+            self.bind_given()
         if self.binding is None:
             raise NotBoundError(operation, self.application.name)
         return self.binding

@@ -176,7 +176,8 @@ def plan(
     )
     run = None
     if launch is not None and token is not None:
-        run = _owned_run(env.clock.now(), entry, token, launch, workflow, timeout_seconds, deadline, outer)
+        inherits = timeout is None and "deadline" not in options and not options.get("detached")
+        run = _owned_run(entry, token, launch, workflow, outer, inherits=inherits)
     body = RunBody(workflow, arguments, keywords)
     return Plan(entry, body, run, options.get("on_existing", "return"), "workflow_id" in options, place)
 
@@ -190,14 +191,7 @@ def _deadline(options: Mapping[str, Any], outer: Run | None) -> datetime | None:
 
 
 def _owned_run(
-    now: datetime,
-    entry: RunStart,
-    token: str,
-    launch: Launch,
-    workflow: RegisteredWorkflow,
-    timeout: float | None,
-    deadline: datetime | None,
-    outer: Run | None,
+    entry: RunStart, token: str, launch: Launch, workflow: RegisteredWorkflow, outer: Run | None, *, inherits: bool
 ) -> Run:
     run = Run(
         entry.workflow_id,
@@ -208,5 +202,7 @@ def _owned_run(
         outer=outer,
         parent_id=entry.parent_id,
     )
-    run.limit(timeout, deadline, now)
+    if inherits and outer is not None:
+        run.deadline, run.expires = outer.deadline, outer.expires
+    run.reads_deadline = not inherits and (entry.timeout is not None or entry.deadline is not None)
     return run

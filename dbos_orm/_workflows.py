@@ -13,6 +13,7 @@ from dbos_orm._outcomes import unwrap
 from dbos_orm._registry import RegisteredWorkflow
 from dbos_orm._runtime import Runtime
 from dbos_orm._starting import WorkflowOptions, checked_options, parent_frame, plan
+from dbos_orm.errors import ConfigurationError
 from dbos_orm.handles import AsyncWorkflowHandle, WorkflowHandle, async_driver_of
 
 P = ParamSpec("P")
@@ -48,13 +49,17 @@ class _AnyWorkflow(Generic[P, R]):
         binding = self._runtime.bound(f"{self.name}.start()")
         frame = parent_frame(self._runtime, self.name)
         place = None if frame is None else (frame, frame.scope.draw())
-        launch = self._runtime.executing
-        if frame is not None:
-            launch = frame.run.launch
+        launch = self._runtime.executing if frame is None else frame.run.launch
+        if self._options.get("version", self.version) != self.version:
+            launch = None  # another process has the version that was asked for
         return binding, plan(binding, self._registered, args, kwargs, self._options, launch=launch, place=place)
 
     def _to_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Plan, StepKey | None]:
         binding, launch = self._runtime.launched(f"calling {self.name}")
+        pinned = self._options.get("version", self.version)
+        if pinned != self.version:
+            advice = "start it: a process that has this version runs it"
+            raise ConfigurationError("version", pinned, f"{self.version!r}, to be called in this process", advice)
         frame = parent_frame(self._runtime, self.name)
         place = None if frame is None else (frame, frame.scope.draw())
         result_key = None if frame is None else frame.scope.draw()

@@ -51,6 +51,8 @@ class DBOS(AnyDBOS):
     ) -> None:
         super().__init__(name=name, modules=modules, config=config or Config())
         self._given = bind
+        if bind is not None:
+            self._runtime.bind_given = lambda: self.bind(bind)
 
     # -- life cycle ------------------------------------------------------------------------------
 
@@ -242,4 +244,5 @@ class DBOS(AnyDBOS):
         """
         binding = self._runtime.bound("dbos.sleep()")
         frame = frame_for_operation("dbos.sleep()")
-        binding.driver.run(operating.sleep(binding.environment, frame, seconds(duration)))
+        key = None if frame.step is not None else frame.scope.draw()
+        binding.driver.run(operating.sleep(binding.environment, frame, key, seconds(duration)))

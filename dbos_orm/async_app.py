@@ -17,7 +17,9 @@ from dbos_orm._application import AnyDBOS
 from dbos_orm._binds import AsyncBind, ResolvedBind, resolve_async
 from dbos_orm._callables import session_parameter
 from dbos_orm._context import current_frame, frame_for_operation
+from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows import operating
+from dbos_orm._flows.effects import Flow, Outcome
 from dbos_orm._outcomes import unwrap
 from dbos_orm._retry import Retry
 from dbos_orm._steps import AsyncStep
@@ -50,6 +52,8 @@ class AsyncDBOS(AnyDBOS):
     ) -> None:
         super().__init__(name=name, modules=modules, config=config or Config())
         self._given = bind
+        if bind is not None:
+            self._runtime.bind_given = lambda: self.bind(bind)
 
     # -- life cycle ------------------------------------------------------------------------------
 
@@ -207,12 +211,12 @@ class AsyncDBOS(AnyDBOS):
         """
         return cast("AsyncSession", self._session())
 
-    async def now(self) -> datetime:
+    def now(self) -> Coroutine[None, None, datetime]:
         """The present instant, aware and in UTC; a replay gets the recorded one."""
         binding, clock = self._runtime.bound("dbos.now()"), self._runtime.application.clock
         frame = current_frame.get()
         if frame is not None and frame.step is not None:
-            return clock.now()
+            return _now(binding, operating.value_of(clock.now))
         frame = frame_for_operation("dbos.now()")
         flow = operating.recorded(
             binding.environment,
@@ -222,13 +226,25 @@ class AsyncDBOS(AnyDBOS):
             "now",
             lambda: operating.value_of(clock.now),
         )
-        return cast("datetime", unwrap(await async_driver_of(binding).run(flow)))
+        return _now(binding, flow)
 
-    async def sleep(self, duration: Duration, /) -> None:
+    def sleep(self, duration: Duration, /) -> Coroutine[None, None, None]:
         """Wait, durably; raises as ``DBOS.sleep``."""
         binding = self._runtime.bound("dbos.sleep()")
         frame = frame_for_operation("dbos.sleep()")
-        await async_driver_of(binding).run(operating.sleep(binding.environment, frame, seconds(duration)))
+        key = None if frame.step is not None else frame.scope.draw()
+        return _sleep(binding, operating.sleep(binding.environment, frame, key, seconds(duration)))
+
+
+# Their numbers were drawn when they were called; what is awaited is the rest.
+
+
+async def _now(binding: Binding, flow: Flow[Outcome]) -> datetime:
+    return cast("datetime", unwrap(await async_driver_of(binding).run(flow)))
+
+
+async def _sleep(binding: Binding, flow: Flow[None]) -> None:
+    await async_driver_of(binding).run(flow)
 
 
 async def _close_ours(resolved: ResolvedBind | None) -> None:

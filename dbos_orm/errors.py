@@ -213,7 +213,7 @@ class StepOutsideScopeError(DBOSError):
         self.operation, self.workflow_id = operation, workflow_id
         super().__init__(
             f"workflow {workflow_id!r}: {operation} was called from a task or thread that it did not open; "
-            "call steps directly in asyncio.gather, or open the task with dbos.gather"
+            "call steps directly in asyncio.gather(step(1), step(2)), not in tasks or threads of your own"
         )
 
 
@@ -224,7 +224,7 @@ class StartInStepError(DBOSError):
         self.name, self.step = name, step
         super().__init__(
             f"workflow {name!r} was started inside step {step!r}, which may run more than once; "
-            "start it from the workflow, or make the step a @dbos.transaction"
+            "start it from the workflow, before or after the step"
         )
 
 
@@ -253,7 +253,7 @@ class NonDeterministicError(DBOSError):
         self.workflow_id, self.step, self.recorded, self.called = workflow_id, step, recorded, called
         super().__init__(
             f"workflow {workflow_id!r} step {step}: recorded {recorded!r}, but the code now calls {called!r};"
-            " finish old workflows with the old version, or branch with dbos.patch()"
+            " run the code that began it until it has finished, or start it again under another ID"
         )
 
 
@@ -308,7 +308,7 @@ class MaxRecoveryAttemptsExceededError(DBOSError):
         self.workflow_id, self.attempts, self.reason = workflow_id, attempts, reason
         super().__init__(
             f"workflow {workflow_id!r} was given up after {attempts} recoveries: {reason}; "
-            f"remove the cause, then dbos.workflows.resume({workflow_id!r})"
+            "remove the cause, then start the work again under another workflow ID"
         )
 
 
@@ -317,7 +317,7 @@ class WorkflowCancelledError(DBOSError):
 
     def __init__(self, workflow_id: str) -> None:
         self.workflow_id = workflow_id
-        super().__init__(f"workflow {workflow_id!r} was cancelled; dbos.workflows.resume({workflow_id!r}) continues it")
+        super().__init__(f"workflow {workflow_id!r} was cancelled; it has no result")
 
 
 class WorkflowTimeoutError(DBOSError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -120,43 +120,51 @@ class WorkflowHandle(_Handle[R_co]):
 
 
 class AsyncWorkflowHandle(_Handle[R_co]):
-    """``WorkflowHandle`` for coroutines; the same methods, to be awaited."""
+    """``WorkflowHandle`` for coroutines; the same methods, to be awaited.
 
-    async def result(self, timeout: Duration | None = None) -> R_co:
+    The number of the step that an answer becomes is drawn when it is asked for, not when it is awaited: in a
+    workflow, ``asyncio.gather(*(handle.result() for handle in handles))`` is deterministic.
+    """
+
+    def result(self, timeout: Duration | None = None) -> Coroutine[None, None, R_co]:
         """Wait for the workflow to end and return what it returned, or raise what it raised; any number of times.
 
         Raises as ``WorkflowHandle.result``.
         """
         binding = self._runtime.bound("result()")
-        value: R_co = unwrap(await async_driver_of(binding).run(self._result(binding, timeout)))
-        return value
+        return _answer(binding, self._result(binding, timeout))
 
-    async def status(self) -> WorkflowState:
+    def status(self) -> Coroutine[None, None, WorkflowState]:
         """The state of the workflow now; raises ``WorkflowNotFoundError``."""
-        return WorkflowState(await self._ask("status", inspecting.status))
+        return self._ask("status", inspecting.status)
 
-    async def describe(self) -> WorkflowInfo:
+    def describe(self) -> Coroutine[None, None, WorkflowInfo]:
         """A snapshot of the workflow; raises as ``status``."""
-        info: WorkflowInfo = await self._ask("describe", inspecting.info)
-        return info
+        return self._ask("describe", inspecting.info)
 
-    async def steps(self) -> list[StepInfo]:
+    def steps(self) -> Coroutine[None, None, list[StepInfo]]:
         """The steps that are recorded; raises as ``status``."""
-        found: list[StepInfo] = await self._ask("steps", inspecting.steps)
-        return found
+        return self._ask("steps", inspecting.steps)
 
-    async def cancel(self, *, children: bool = True) -> None:
+    def cancel(self, *, children: bool = True) -> Coroutine[None, None, None]:
         """Cancel the workflow, and those that it started, before their next step; no effect on one that has ended.
 
         Raises:
             WorkflowNotFoundError: there is no such workflow.
         """
         binding = self._runtime.bound("cancel()")
-        self._stop_here(unwrap(await async_driver_of(binding).run(self._cancelled(binding, children=children))))
+        return self._cancel(binding, self._cancelled(binding, children=children))
 
-    async def _ask(self, name: str, ask: Callable[[Environment, str], Flow[Any]]) -> Any:
+    async def _cancel(self, binding: Binding, flow: Flow[Outcome]) -> None:
+        self._stop_here(await _answer(binding, flow))
+
+    def _ask(self, name: str, ask: Callable[[Environment, str], Flow[T]]) -> Coroutine[None, None, T]:
         binding = self._runtime.bound(f"{name}()")
-        return unwrap(await async_driver_of(binding).run(self._asked(binding, name, ask)))
+        return _answer(binding, self._asked(binding, name, ask))
+
+
+async def _answer(binding: Binding, flow: Flow[Outcome]) -> Any:
+    return unwrap(await async_driver_of(binding).run(flow))
 
 
 def _body_frame(runtime: Runtime, operation: str) -> Frame | None:

@@ -88,16 +88,15 @@ def value_of(produce: Callable[[], Any]) -> Flow[Outcome]:
     return Returned(produce())
 
 
-def sleep(env: Environment, frame: Frame, seconds: float) -> Flow[None]:
+def sleep(env: Environment, frame: Frame, key: StepKey | None, seconds: float) -> Flow[None]:
     """Wait until an instant that is fixed when the workflow first gets here; a restart waits for the rest.
 
-    Inside a step nothing is recorded: the step is what would be repeated.
+    Inside a step (``key`` is None) nothing is recorded: the step is what would be repeated.
     """
     run = frame.run
-    if frame.step is not None:
+    if key is None:
         yield from Pause(seconds, run)
         return
-    key = frame.scope.draw()
     found = run.recorded(key, SLEEP_NAME)
     if found is None:
         run.require_live(SLEEP_NAME)

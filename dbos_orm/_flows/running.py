@@ -25,7 +25,7 @@ from dbos_orm._flows.recording import record_finish
 from dbos_orm._outcomes import Raised
 from dbos_orm._states import WorkflowState
 from dbos_orm._store.entries import RunFinish, RunStart
-from dbos_orm._store.history import RecordedRun, find_run, load_history
+from dbos_orm._store.history import RecordedRun, find_deadline, find_run, load_history
 from dbos_orm._store.ownership import cancel, hand_over, let_go
 from dbos_orm.errors import (
     ConflictingWorkflowError,
@@ -91,6 +91,8 @@ def execute(env: Environment, run: Run, scope: Scope, body: RunBody) -> Flow[Out
     An exit that is no outcome of the workflow (KeyboardInterrupt, a server that cancels its tasks) hands
     the run over.
     """
+    if run.reads_deadline:
+        run.limit(*(yield from Read(partial(find_deadline, dialect=env.dialect, workflow_id=run.workflow_id), run)))
     run.expire_if_due()
     if run.stop is not None:
         return (yield from _end_stopped(env, run, run.stop))

@@ -136,9 +136,7 @@ class Recovery:
             parent_id=claimed.parent_id,
             is_recovered=claimed.has_history,
         )
-        if claimed.remaining is not None:
-            run.deadline = claimed.deadline
-            run.expires = steady_seconds() + claimed.remaining
+        run.limit(claimed.deadline, claimed.remaining)
         self._binding.spawn(run, RunBody(workflow, arguments, keywords))
 
     def _give_up(self, claimed: ClaimedRun, owner_token: str) -> None:

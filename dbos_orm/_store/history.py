@@ -53,6 +53,15 @@ def find_run(connection: Connection, workflow_id: str) -> RecordedRun | None:
     return None if row is None else RecordedRun(*row)._replace(status=WorkflowState(row.status))
 
 
+def find_deadline(connection: Connection, dialect: Dialect, workflow_id: str) -> tuple[datetime | None, float | None]:
+    """The deadline of a workflow, and the seconds that are left until it."""
+    left = dialect.seconds_until(WorkflowStatus.deadline)
+    row = connection.execute(
+        select(WorkflowStatus.deadline, left).where(WorkflowStatus.workflow_id == workflow_id)
+    ).one_or_none()
+    return (None, None) if row is None else (row[0], row[1])
+
+
 def find_step(connection: Connection, dialect: Dialect, workflow_id: str, key: StepKey) -> RecordedStep | None:
     """What is recorded of one step, or None."""
     steps = _steps(dialect).where(
