@@ -140,6 +140,9 @@ class Money:
     def __hash__(self) -> int:
         return hash(self.text)
 
+    def __repr__(self) -> str:
+        return f"Money({self.text!r})"
+
 
 class Base(DeclarativeBase):
     pass
