@@ -91,7 +91,7 @@ def test_a_changed_workflow_is_told_apart_by_both_names(dbos: DBOS) -> None:
     assert (error.workflow_id, error.step, error.recorded, error.called) == (
         "order-17", "1", "charge_card", "reserve_stock",
     )  # fmt: skip
-    assert "finish old workflows with the old version, or branch with dbos.patch()" in str(error)
+    assert "step 1: recorded 'charge_card', but the code now calls 'reserve_stock'; " in str(error)
 
 
 def test_a_replay_gets_the_recorded_child(dbos: DBOS) -> None:
