@@ -110,12 +110,15 @@ def count_of(database: TestDatabase, model: type[Any], **columns: object) -> int
 
 
 class Statements:
-    """What is sent over the connections of an engine, in order, and where its transactions begin and end."""
+    """What is sent over the connections of an engine, in order.
 
-    def __init__(self, engine: Engine) -> None:
+    ``boundaries``: also where SQLAlchemy begins and ends a transaction, which the driver does without a statement.
+    """
+
+    def __init__(self, engine: Engine, *, boundaries: bool = False) -> None:
         self.sent: list[str] = []
         event.listen(engine, "before_cursor_execute", self._note)
-        for boundary in ("begin", "commit", "rollback"):
+        for boundary in ("begin", "commit", "rollback") if boundaries else ():
             event.listen(engine, boundary, self._noting(boundary.upper()))
 
     def clear(self) -> None:
@@ -146,20 +149,17 @@ _TABLES: Mapping[str, str] = {
 
 def _kind(statement: str) -> str | None:
     """``INSERT step`` for a statement that inserts into dbos_step_output; None for one of the background's."""
-    words = statement.removeprefix("SET LOCAL lock_timeout = 100; ").split()
-    verb = words[0].upper()
+    statement = statement.removeprefix("SET LOCAL lock_timeout = 100; ")
+    verb = statement.split()[0].upper()
     if "dbos_executor" in statement:
         return None
-    if verb in ("BEGIN", "COMMIT", "ROLLBACK"):
+    if verb in ("BEGIN", "COMMIT", "ROLLBACK", "SET"):
         return verb
     if verb == "WITH":
-        verb = next(word for word in ("UPDATE", "INSERT", "SELECT") if f"{word} " in statement.partition(")")[2])
-    table = min((found, kind) for table, kind in _TABLES.items() if (found := _position(statement, verb, table)) >= 0)[
-        1
-    ]
-    return f"{verb} {table}"
+        verb = "UPDATE" if "UPDATE " in statement.partition(")")[2] else "SELECT"
+    start = statement.index(_BEFORE_TABLE[verb])
+    found = {statement.index(table, start): kind for table, kind in _TABLES.items() if table in statement[start:]}
+    return f"{verb} {found[min(found)]}"
 
 
-def _position(statement: str, verb: str, table: str) -> int:
-    start = statement.find({"SELECT": "FROM ", "INSERT": "INSERT INTO ", "UPDATE": "UPDATE ", "DELETE": "FROM "}[verb])
-    return statement.find(table, max(start, 0))
+_BEFORE_TABLE = {"SELECT": "FROM ", "INSERT": "INSERT INTO ", "UPDATE": "UPDATE ", "DELETE": "FROM "}

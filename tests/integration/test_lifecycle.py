@@ -81,7 +81,7 @@ def test_every_kind_of_bind_works(database: TestDatabase, kind: str) -> None:
 
 def test_the_users_engine_is_left_open(database: TestDatabase) -> None:
     engine = database.make_engine()
-    statements = Statements(engine)
+    statements = Statements(engine, boundaries=True)
     with launched(database, engine=engine):
         pass
     with engine.connect() as connection:

@@ -49,7 +49,6 @@ def test_a_timeout_cancels_before_the_next_step(database: TestDatabase) -> None:
         assert caught.value.deadline <= datetime.now(UTC)
 
 
-@pytest.mark.xfail(reason="a run counts its timeout by its own clock: BUGS.md", strict=True)
 def test_a_run_knows_the_deadline_of_its_row(dbos: DBOS) -> None:
     @dbos.workflow(timeout=60)
     def work() -> datetime | None:

@@ -1,0 +1,236 @@
+"""How many statements each thing costs: a fresh run reads nothing, a history is loaded in one query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from sqlalchemy.orm import Session
+
+from dbos_orm import DBOS, AsyncDBOS, Config, Retry
+from tests.databases import POSTGRESQL, TestDatabase
+from tests.integration.shop import (
+    Interruption,
+    Item,
+    OutOfStockError,
+    Statements,
+    launched,
+    launched_async,
+)
+from tests.processes import PATIENCE, eventually
+
+QUIET = Config(tick=60)
+"""Only what is counted; the tick looks around once, at the launch."""
+
+
+@dataclass
+class Counted:
+    """An application, and what it sends over its own pool (``ours``) and over the user's engine (``users``)."""
+
+    dbos: DBOS
+    ours: Statements
+    users: Statements
+    backend: str
+
+    def clear(self) -> None:
+        self.ours.clear()
+        self.users.clear()
+
+    @property
+    def boundary(self) -> list[str]:
+        """How a transaction of the user's engine begins: SQLite's is begun by a statement of the engine's recipe."""
+        return ["BEGIN"] if self.backend == POSTGRESQL else ["BEGIN", "BEGIN"]
+
+
+@pytest.fixture
+def counted(database: TestDatabase) -> Iterator[Counted]:
+    engine = database.make_engine()
+    with launched(database, engine=engine, config=QUIET) as dbos:
+
+        @dbos.workflow
+        def warm_up() -> None: ...
+
+        warm_up()
+        ours = Statements(dbos._runtime.bound("test").gateway.engine)
+        # The committer's connection is made anew, so that it is listened to.
+        dbos._runtime.bound("test").committer.close()
+        warm_up()
+        yield Counted(dbos, ours, Statements(engine, boundaries=True), database.backend)
+
+
+def test_a_workflow_without_steps_is_two_statements(counted: Counted) -> None:
+    @counted.dbos.workflow
+    def work(number: int) -> int:
+        return number
+
+    counted.clear()
+    work(1)
+    assert counted.ours.kinds == ["INSERT workflow", "UPDATE workflow"]
+    assert counted.users.kinds == []
+
+
+def test_a_started_workflow_is_two_statements_and_a_look_at_the_result(counted: Counted) -> None:
+    @counted.dbos.workflow
+    def work(number: int) -> int:
+        return number
+
+    counted.clear()
+    handle = work.start(1)
+    eventually(lambda: not counted.dbos._runtime.bound("test").runs.all())
+    assert counted.ours.kinds == ["INSERT workflow", "UPDATE workflow"]
+    counted.clear()
+    handle.result(PATIENCE)
+    assert counted.ours.kinds == ["SELECT workflow"]
+
+
+def test_a_step_is_one_statement(counted: Counted) -> None:
+    @counted.dbos.step
+    def double(number: int) -> int:
+        return 2 * number
+
+    @counted.dbos.workflow
+    def work(steps: int) -> None:
+        for number in range(steps):
+            double(number)
+
+    counted.clear()
+    work(3)
+    assert counted.ours.kinds == ["INSERT workflow", *["INSERT step"] * 3, "UPDATE workflow"]
+
+
+def test_a_transactional_step_adds_its_checkpoint_to_the_users_transaction(counted: Counted) -> None:
+    @counted.dbos.transaction
+    def add(session: Session, name: str) -> None:
+        session.add(Item(name=name))
+
+    @counted.dbos.workflow
+    def work() -> None:
+        add("tea")
+
+    counted.clear()
+    work()
+    assert counted.ours.kinds == ["INSERT workflow", "UPDATE workflow"]
+    assert counted.users.kinds == [*counted.boundary, "INSERT item", "INSERT step", "COMMIT"]
+
+
+def test_a_child_and_its_record_are_one_transaction(counted: Counted) -> None:
+    @counted.dbos.workflow
+    def child() -> None: ...
+
+    @counted.dbos.workflow
+    def parent() -> None:
+        child()
+
+    counted.clear()
+    parent()
+    assert counted.ours.kinds == [
+        "INSERT workflow",
+        *["BEGIN", "INSERT step", "INSERT workflow", "COMMIT"],
+        "UPDATE workflow",  # the child's end
+        "INSERT step",  # its result in the parent
+        "UPDATE workflow",
+    ]
+
+
+def test_sleep_and_now_are_one_statement_each_and_chance_is_none(counted: Counted) -> None:
+    dbos = counted.dbos
+
+    @dbos.workflow
+    def work() -> None:
+        dbos.now()
+        dbos.uuid()
+        dbos.random.random()
+        dbos.sleep(0.001)
+
+    counted.clear()
+    work()
+    assert counted.ours.kinds == ["INSERT workflow", "INSERT step", "INSERT step", "UPDATE workflow"]
+
+
+def test_a_failed_attempt_is_one_statement(counted: Counted) -> None:
+    dbos = counted.dbos
+
+    @dbos.step(retry=Retry(max_attempts=2, backoff=0))
+    def charge() -> None:
+        if dbos.current.attempt == 1:
+            raise OutOfStockError("tea", left=0)
+
+    @dbos.workflow
+    def work() -> None:
+        charge()
+
+    counted.clear()
+    work()
+    assert counted.ours.kinds == ["INSERT workflow", "INSERT attempt", "INSERT step", "UPDATE workflow"]
+
+
+def test_a_known_id_costs_one_refused_insert_and_one_look(counted: Counted) -> None:
+    @counted.dbos.workflow
+    def work() -> None: ...
+
+    work.options(workflow_id="w")()
+    counted.clear()
+    work.options(workflow_id="w").start()
+    assert counted.ours.kinds == ["INSERT workflow", "SELECT workflow"]
+
+
+def test_a_replay_loads_its_history_in_one_query(database: TestDatabase) -> None:
+    with launched(database) as dbos:
+        ran = [0]
+        binding = dbos._runtime.bound("test")
+        ours = Statements(binding.gateway.engine)
+
+        @dbos.step
+        def double(number: int) -> int:
+            return 2 * number
+
+        @dbos.workflow
+        def work() -> None:
+            ran[0] += 1
+            for number in range(5):
+                double(number)
+            if ran == [1]:
+                binding.committer.close()
+                ours.clear()
+                raise Interruption
+            double(5)
+
+        with pytest.raises(Interruption):
+            work.options(workflow_id="w")()
+        eventually(lambda: ran == [2] and not binding.runs.all())
+        about_steps = [kind for kind in ours.kinds if kind.endswith(("step", "attempt"))]
+        assert about_steps == ["SELECT step", "INSERT step"]
+        assert len(dbos.handle("w").steps()) == 6
+
+
+async def test_coroutines_cost_the_same(database: TestDatabase) -> None:
+    async with launched_async(database, config=QUIET) as dbos:
+
+        @dbos.step
+        async def double(number: int) -> int:
+            return 2 * number
+
+        @dbos.workflow
+        async def work(steps: int) -> None:
+            for number in range(steps):
+                await double(number)
+
+        await work(0)
+        binding = dbos._runtime.bound("test")
+        await eventually_listened(dbos)
+        ours = Statements(binding.gateway.engine)
+        await work(0)
+        ours.clear()
+        await work(3)
+        # asyncpg takes one statement at a time, so that the bound of a start's waiting costs three more.
+        is_bounded_apart = database.backend == POSTGRESQL
+        start = ["BEGIN", "SET", "INSERT workflow", "COMMIT"] if is_bounded_apart else ["INSERT workflow"]
+        assert ours.kinds == [*start, *["INSERT step"] * 3, "UPDATE workflow"]
+
+
+async def eventually_listened(dbos: AsyncDBOS) -> None:
+    """Have the committer make its connection anew, so that it is listened to."""
+    binding = dbos._runtime.bound("test")
+    assert binding.async_driver is not None
+    await binding.async_driver._gateway.blocking_async(binding.committer.close)
