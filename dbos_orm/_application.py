@@ -23,12 +23,12 @@ from dbos_orm._context import (
     random_of,
     uuid_of,
 )
-from dbos_orm._drivers.binding import Application, bind
+from dbos_orm._drivers.binding import Application, Binding, bind
 from dbos_orm._identifiers import IdentifierSource
 from dbos_orm._registry import RegisteredWorkflow, Registry, version_of
 from dbos_orm._retry import Retry
 from dbos_orm._runtime import Runtime
-from dbos_orm.config import Config, Duration, seconds
+from dbos_orm.config import Config, Duration, require_count, require_text, seconds
 from dbos_orm.errors import ConfigurationError, NotInWorkflowError
 from dbos_orm.handles import StepInfo, WorkflowInfo
 from dbos_orm.serialization import Codec, JSONSerializer, PickleSerializer, TypeRegistry
@@ -41,6 +41,7 @@ class AnyDBOS:
 
     def __init__(self, *, name: str, modules: Sequence[str], config: Config) -> None:
         _require_name(name)
+        _require_settings(modules, config)
         self.name = name
         self.config = config
         self.types = TypeRegistry()
@@ -71,6 +72,10 @@ class AnyDBOS:
         found = name_of(function, name)
         if timeout is not None and seconds(timeout, field="timeout") <= 0:
             raise ConfigurationError("timeout", timeout, "more than zero", "leave it out for no timeout")
+        if version is not None:
+            require_text("version", version)
+        if max_recovery_attempts is not None:
+            require_count("max_recovery_attempts", max_recovery_attempts)
         registered = RegisteredWorkflow(
             name=found,
             function=function,
@@ -118,7 +123,7 @@ class AnyDBOS:
         if self._runtime.binding is not None:
             self._unbind()
         self._resolved = resolved
-        self._runtime.binding = bind(self._runtime.application, resolved.engine, resolved.factory)
+        self._runtime.binding = _binding_of(self._runtime.application, resolved)
 
     def _unbind(self) -> None:
         binding, self._runtime.binding = self._runtime.binding, None
@@ -168,7 +173,7 @@ class AnyDBOS:
         if binding is None or self._resolved is None:
             return
         binding.forget()
-        self._runtime.binding = bind(self._runtime.application, self._resolved.engine, self._resolved.factory)
+        self._runtime.binding = _binding_of(self._runtime.application, self._resolved)
 
     # -- inside a run ----------------------------------------------------------------------------
 
@@ -205,9 +210,20 @@ class AnyDBOS:
         return transaction.session
 
 
+def _binding_of(application: Application, resolved: ResolvedBind) -> Binding:
+    return bind(application, resolved.engine, resolved.factory, resolved.registry)
+
+
 def _require_name(name: object) -> None:
     if not isinstance(name, str) or not name.strip() or "\x00" in name:
         raise ConfigurationError("name", name, "the application's name, a text", 'write DBOS(engine, name="shop")')
+
+
+def _require_settings(modules: object, config: object) -> None:
+    if isinstance(modules, str):
+        raise ConfigurationError("modules", modules, "a list of module names", f"write modules=[{modules!r}]")
+    if not isinstance(config, Config):
+        raise ConfigurationError("config", config, "a Config", "write config=Config(...)")
 
 
 def _application(name: str, config: Config, types: TypeRegistry) -> Application:

@@ -26,12 +26,14 @@ AsyncBind: TypeAlias = AsyncEngine | async_sessionmaker[Any] | async_scoped_sess
 
 class ResolvedBind(NamedTuple):
     """``factory`` makes the sessions of transactions. ``is_ours``: the engine is to be disposed with the binding.
-    ``is_default``: nobody chose this database, so it may be migrated without being asked."""
+    ``is_default``: nobody chose this database, so it may be migrated without being asked. ``registry`` is the scoped
+    session that was given, if one was."""
 
     engine: Engine
     factory: Callable[..., Any]
-    is_ours: bool
-    is_default: bool
+    is_ours: bool = False
+    is_default: bool = False
+    registry: scoped_session[Any] | async_scoped_session[Any] | None = None
 
 
 def resolve_sync(bind: SyncBind | None) -> ResolvedBind:
@@ -51,7 +53,7 @@ def resolve_sync(bind: SyncBind | None) -> ResolvedBind:
         found: Any = getattr(factory, "kw", {}).get("bind")
         if not isinstance(found, Engine):
             raise _no_engine(bind, "sessionmaker(engine)")
-        return _checked(found, factory)
+        return _checked(found, factory)._replace(registry=bind if isinstance(bind, scoped_session) else None)
     raise ConfigurationError(
         "bind",
         bind,
@@ -77,7 +79,8 @@ def resolve_async(bind: AsyncBind | None) -> ResolvedBind:
         found = getattr(factory, "kw", {}).get("bind")
         if not isinstance(found, AsyncEngine):
             raise _no_engine(bind, "async_sessionmaker(engine)")
-        return _checked(found.sync_engine, factory)
+        registry = bind if isinstance(bind, async_scoped_session) else None
+        return _checked(found.sync_engine, factory)._replace(registry=registry)
     raise ConfigurationError(
         "bind",
         bind,
@@ -122,7 +125,7 @@ def _with_async_driver(url: str | URL) -> URL:
 def _checked(engine: Engine, factory: Callable[..., Any]) -> ResolvedBind:
     if engine.dialect.name == "sqlite":
         require_sqlite_file(engine.url)
-    return ResolvedBind(engine, factory, False, False)
+    return ResolvedBind(engine, factory)
 
 
 def _no_engine(bind: object, example: str) -> ConfigurationError:

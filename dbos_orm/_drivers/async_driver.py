@@ -98,9 +98,10 @@ class AsyncDriver:
         frame = current_frame.set(effect.frame)
         transaction = current_transaction.set(self._transaction_of(effect))
         try:
-            if effect.frame is None or effect.frame.step is None:
-                return await _called(effect)
-            return await self._invoke_step(effect, effect.frame.run)
+            with self._source.lent(effect.session):
+                if effect.frame is None or effect.frame.step is None:
+                    return await _called(effect)
+                return await self._invoke_step(effect, effect.frame.run)
         finally:
             current_transaction.reset(transaction)
             current_frame.reset(frame)

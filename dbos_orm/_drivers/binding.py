@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.engine import Engine
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.ext.asyncio import async_scoped_session
+from sqlalchemy.orm import scoped_session
 
 from dbos_orm._clock import Clock
 from dbos_orm._context import Run
@@ -84,10 +85,15 @@ class Binding:
         self.heartbeat_gateway.forget()
 
 
-def bind(application: Application, engine: Engine, factory: Callable[..., Any] | None) -> Binding:
+def bind(
+    application: Application,
+    engine: Engine,
+    factory: Callable[..., Any],
+    registry: scoped_session[Any] | async_scoped_session[Any] | None = None,
+) -> Binding:
     """Bind an application to an engine.
 
-    ``factory`` makes the sessions of transactional steps; None: sessions of the engine's kind. An engine with an
+    ``factory`` makes the sessions of transactional steps; ``registry`` is lent them. An engine with an
     asynchronous driver (``AsyncEngine.sync_engine``) gets a service loop.
 
     Raises:
@@ -119,7 +125,7 @@ def bind(application: Application, engine: Engine, factory: Callable[..., Any] |
     )
     committer, runs = Committer(gateway, config), ActiveRuns()
     threads = WorkerThreads(config.worker_threads, f"dbos-{application.name}")
-    source = SessionSource(factory or sessionmaker(engine), dialect, gateway.writer)
+    source = SessionSource(factory, dialect, gateway.writer, registry)
     binding = Binding(
         environment,
         engine,
@@ -135,9 +141,3 @@ def bind(application: Application, engine: Engine, factory: Callable[..., Any] |
     if isinstance(gateway, AsyncGateway):
         binding.async_driver = AsyncDriver(environment, gateway, committer, runs, source)
     return binding
-
-
-def factory_of_scoped(registry: scoped_session[Any]) -> Callable[..., Session]:
-    """What makes the sessions behind a ``scoped_session``."""
-    factory: Callable[..., Session] = registry.session_factory
-    return factory

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, Final
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
 
 from dbos_orm._dialects import Dialect
 from dbos_orm._drivers.writer_turn import WriterTurn
@@ -24,10 +26,18 @@ class SessionSource:
     """Makes sessions of the user's kind. They are ours: opened, committed and closed by the step.
 
     ``writer`` is the turn at writing that a session needs while it is open, where there is one writer.
+    ``registry`` is the user's scoped session, which gives out the step's session while the step runs.
     """
 
-    def __init__(self, factory: Callable[..., Any], dialect: Dialect, writer: WriterTurn) -> None:
+    def __init__(
+        self,
+        factory: Callable[..., Any],
+        dialect: Dialect,
+        writer: WriterTurn,
+        registry: scoped_session[Any] | async_scoped_session[Any] | None,
+    ) -> None:
         self._factory = factory
+        self._registry = registry
         self.dialect = dialect
         self._writer = writer if dialect.single_writer else None
 
@@ -43,6 +53,22 @@ class SessionSource:
     def make(self) -> Any:
         """A session that is not begun. Its values stay readable after the commit."""
         return self._factory(expire_on_commit=False)
+
+    @contextmanager
+    def lent(self, session: Any) -> Iterator[None]:
+        """Have the user's scoped session be this session, and what it was before afterwards."""
+        if self._registry is None or session is None:
+            yield
+            return
+        registry = self._registry.registry
+        before = registry() if registry.has() else None
+        registry.set(session)
+        try:
+            yield
+        finally:
+            registry.clear()
+            if before is not None:
+                registry.set(before)
 
 
 def begin(session: Session, isolation_level: str | None) -> None:

@@ -94,7 +94,10 @@ class SyncDriver:
         frame = current_frame.set(effect.frame)
         transaction = current_transaction.set(self._transaction_of(effect))
         try:
-            return Returned(effect.function(*effect.arguments, **effect.keywords))
+            if effect.session is None:
+                return Returned(effect.function(*effect.arguments, **effect.keywords))
+            with self._source.lent(effect.session):
+                return Returned(effect.function(*effect.arguments, **effect.keywords))
         except BaseException as error:
             return Raised(error)
         finally:

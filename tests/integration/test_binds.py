@@ -44,7 +44,6 @@ def test_sessions_come_from_the_maker_that_was_bound(database: TestDatabase, kin
     assert names_of_items(database) == ["tea"]
 
 
-@pytest.mark.xfail(reason="the registry is not lent our session yet: BUGS.md", strict=True)
 def test_a_scoped_session_is_lent_the_session_of_the_transaction(database: TestDatabase) -> None:
     engine = database.make_engine()
     Base.metadata.create_all(engine)
