@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from dbos_orm.config import Duration, seconds
+from dbos_orm.config import Duration, require_count, seconds
 from dbos_orm.errors import ConfigurationError
 
 _JITTER: Final = 0.2
@@ -28,14 +29,24 @@ class Retry(NamedTuple):
 
     def validate(self) -> None:
         """Raise ``ConfigurationError`` for a value that cannot work."""
-        max_attempts: object = self.max_attempts
-        if not isinstance(max_attempts, int) or isinstance(max_attempts, bool) or max_attempts < 1:
-            raise ConfigurationError("retry.max_attempts", max_attempts, "a whole number from 1")
+        require_count("retry.max_attempts", self.max_attempts)
         for name in ("backoff", "max_backoff"):
             if seconds(getattr(self, name), field=f"retry.{name}") < 0:
-                raise ConfigurationError(f"retry.{name}", getattr(self, name), "zero or more")
-        if self.backoff_rate < 1:
-            raise ConfigurationError("retry.backoff_rate", self.backoff_rate, "1 or more, so that pauses do not shrink")
+                raise ConfigurationError(
+                    f"retry.{name}", getattr(self, name), "zero or more", "use 0 to try again at once"
+                )
+        backoff_rate: object = self.backoff_rate
+        if not isinstance(backoff_rate, (int, float)) or not 1 <= backoff_rate < math.inf:
+            raise ConfigurationError(
+                "retry.backoff_rate", backoff_rate, "a number from 1", "use 1 for pauses that are all the same"
+            )
+        if not (_are_errors(self.retry_if) if isinstance(self.retry_if, tuple) else callable(self.retry_if)):
+            raise ConfigurationError(
+                "retry.retry_if",
+                self.retry_if,
+                "a tuple of exception types, or a function of the error",
+                "write for example retry_if=(ConnectionError,)",
+            )
 
     def applies_to(self, error: Exception) -> bool:
         """Whether this error is worth another attempt."""
@@ -48,3 +59,7 @@ class Retry(NamedTuple):
         # A long history of attempts must not overflow the float before the limit is applied.
         growth = self.backoff_rate ** min(attempt - 1, 64)
         return min(seconds(self.backoff) * growth, seconds(self.max_backoff)) * (1 - _JITTER * chance)
+
+
+def _are_errors(kinds: tuple[object, ...]) -> bool:
+    return all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds)

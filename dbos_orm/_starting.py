@@ -70,7 +70,9 @@ def _check_workflow_id(value: object) -> None:
 
 def _check_deadline(value: object) -> None:
     if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise ConfigurationError("deadline", value, "a datetime with a time zone", "use datetime.now(UTC) + ...")
+        raise ConfigurationError(
+            "deadline", value, "a datetime with a time zone", "pass for example datetime.now(UTC) + timedelta(hours=1)"
+        )
 
 
 def _check_timeout(value: Any) -> None:
@@ -97,6 +99,11 @@ def _check_version(value: object) -> None:
         raise ConfigurationError("version", value, "a text", "leave it out to run with any process's own version")
 
 
+def _check_detached(value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError("detached", value, "True or False", "leave it out to inherit the deadline")
+
+
 _CHECKS: Final[dict[str, Callable[[Any], None]]] = {
     "workflow_id": _check_workflow_id,
     "deadline": _check_deadline,
@@ -104,6 +111,7 @@ _CHECKS: Final[dict[str, Callable[[Any], None]]] = {
     "on_existing": _check_on_existing,
     "attributes": _check_attributes,
     "version": _check_version,
+    "detached": _check_detached,
 }
 
 

@@ -13,6 +13,7 @@ from dbos_orm._flows.transacting import TransactionCall, plain_transaction, tran
 from dbos_orm._outcomes import unwrap
 from dbos_orm._runtime import Runtime
 from dbos_orm._steps import body_frame
+from dbos_orm.config import require_count, require_text
 from dbos_orm.handles import async_driver_of
 
 S = TypeVar("S")
@@ -31,6 +32,10 @@ class _AnyTransaction(Generic[S, P, R]):
         isolation_level: str | None,
         max_attempts: int | None,
     ) -> None:
+        if isolation_level is not None:
+            require_text("isolation_level", isolation_level)
+        if max_attempts is not None:
+            require_count("max_attempts", max_attempts)
         self._runtime = runtime
         self._function = function
         self._position = session[0]

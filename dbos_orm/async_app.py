@@ -50,7 +50,7 @@ class AsyncDBOS(AnyDBOS):
         modules: Sequence[str] = (),
         config: Config | None = None,
     ) -> None:
-        super().__init__(name=name, modules=modules, config=config or Config())
+        super().__init__(name=name, modules=modules, config=Config() if config is None else config)
         self._given = bind
         if bind is not None:
             self._runtime.bind_given = lambda: self.bind(bind)

@@ -11,7 +11,7 @@ from typing import Final
 from dbos_orm.errors import ConfigurationError
 from dbos_orm.serialization import Serializer
 
-__all__ = ["Config", "Duration", "seconds"]
+__all__ = ["Config", "Duration", "require_count", "require_text", "seconds"]
 
 Duration = timedelta | float
 """A length of time as the API takes it: a ``timedelta``, or seconds as a number."""
@@ -20,24 +20,40 @@ _POSITIVE_DURATIONS: Final = (
     "lease", "heartbeat", "tick", "suspend_threshold", "lock_timeout", "launch_timeout", "sqlite_busy_timeout",
 )  # fmt: skip
 _POSITIVE_COUNTS: Final = ("pool_size", "worker_threads", "transaction_attempts", "batch_size")
+_LONGEST_SECONDS: Final = 100 * 366 * 86_400
+"""What is longer was not meant, and beyond some point neither dates nor databases can add it."""
 
 
 def seconds(duration: object, *, field: str = "duration") -> float:
     """Give a duration in seconds.
 
     Raises:
-        ConfigurationError: it is no ``timedelta`` and no finite number.
+        ConfigurationError: it is no ``timedelta`` and no finite number, or longer than 100 years.
     """
     if isinstance(duration, timedelta):
-        return duration.total_seconds()
-    if isinstance(duration, (int, float)) and not isinstance(duration, bool) and math.isfinite(duration):
-        return float(duration)
-    raise ConfigurationError(
-        field,
-        duration,
-        "a timedelta, or a finite number of seconds",
-        f"pass for example {field}=timedelta(seconds=30)",
-    )
+        duration = duration.total_seconds()
+    if not isinstance(duration, (int, float)) or isinstance(duration, bool) or not math.isfinite(duration):
+        raise ConfigurationError(
+            field,
+            duration,
+            "a timedelta, or a finite number of seconds",
+            f"pass for example {field}=timedelta(seconds=30)",
+        )
+    if abs(duration) > _LONGEST_SECONDS:
+        raise ConfigurationError(field, duration, "at most 100 years", "leave it out if there is no limit")
+    return float(duration)
+
+
+def require_count(field: str, value: object) -> None:
+    """Raise ``ConfigurationError`` unless the value is a whole number from 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(field, value, "a whole number from 1", f"leave {field} out for the default")
+
+
+def require_text(field: str, value: object) -> None:
+    """Raise ``ConfigurationError`` unless the value is a text that a database can hold, and not an empty one."""
+    if not isinstance(value, str) or not value.strip() or "\x00" in value:
+        raise ConfigurationError(field, value, "a text", f"leave {field} out for the default")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +104,12 @@ class Config:
             if seconds(value, field=name) <= 0:
                 raise ConfigurationError(name, value, "more than zero", f"leave {name} out for the default")
         for name in _POSITIVE_COUNTS:
-            self._require_count(name, getattr(self, name))
+            require_count(name, getattr(self, name))
         if self.max_recovery_attempts is not None:
-            self._require_count("max_recovery_attempts", self.max_recovery_attempts)
+            require_count("max_recovery_attempts", self.max_recovery_attempts)
+        for name in ("executor_id", "application_version"):
+            if getattr(self, name) is not None:
+                require_text(name, getattr(self, name))
         if seconds(self.heartbeat) * 2 > seconds(self.lease):
             raise ConfigurationError(
                 "heartbeat",
@@ -106,10 +125,6 @@ class Config:
                 f"one of {sorted(names)}",
                 "add your serializer to serializers=",
             )
-
-    def _require_count(self, name: str, value: object) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigurationError(name, value, "a whole number from 1", f"leave {name} out for the default")
 
     def __repr__(self) -> str:
         changed = [f for f in fields(self) if getattr(self, f.name) != f.default]

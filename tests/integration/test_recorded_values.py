@@ -18,6 +18,7 @@ from tests.processes import PATIENCE
 
 VALUES: dict[str, Any] = {
     "nul": "a\x00b\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"),
+    "lone surrogate": "\ud800",
     "large float": 1e22,
     "large integer": 2**100,
     "infinity": -math.inf,
