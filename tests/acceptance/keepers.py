@@ -49,6 +49,8 @@ class SyncKeeper(Keeper):
 
     def close(self) -> None:
         self.application.shutdown(10)
+        # A shutdown that follows no launch leaves the binding open.
+        self.application._unbind()
         if self._engine is not None:
             self._engine.dispose()
 
@@ -254,6 +256,7 @@ class AsyncKeeper(Keeper):
 
     async def _close(self) -> None:
         await self.application.shutdown(10)
+        await asyncio.to_thread(self.application._unbind)
         if self._engine is not None:
             await self._engine.dispose()
 
