@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -99,6 +101,18 @@ def describe_as(wrapper: Any, function: Callable[..., Any], *, without: str | No
         signature = signature.replace(parameters=kept)
     if signature is not None:
         wrapper.__signature__ = signature
+
+
+class AwaitedWhenCalled:
+    """Marks objects whose calls give coroutines: frameworks that look await them, instead of using a thread."""
+
+    if sys.version_info < (3, 12):
+        # What asyncio looks for; inspect knows no mark before Python 3.12.
+        _is_coroutine: ClassVar[object] = vars(asyncio.coroutines)["_is_coroutine"]
+
+
+if sys.version_info >= (3, 12):
+    inspect.markcoroutinefunction(AwaitedWhenCalled)
 
 
 def session_parameter(function: Callable[..., Any], *, is_async: bool) -> tuple[int, str]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
-from dbos_orm._callables import describe_as
+from dbos_orm._callables import AwaitedWhenCalled, describe_as
 from dbos_orm._context import Frame, current_frame, require_home
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.stepping import StepCall, step
@@ -54,7 +54,7 @@ class Step(_AnyStep[P, R]):
         return cast("R", unwrap(binding.driver.run(step(binding.environment, frame, call))))
 
 
-class AsyncStep(_AnyStep[P, R]):
+class AsyncStep(AwaitedWhenCalled, _AnyStep[P, R]):
     """``Step`` for coroutines. Its number is drawn when it is called, not when it is awaited: a ``gather`` of
     calls is deterministic. A plain function runs in a thread."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
-from dbos_orm._callables import describe_as
+from dbos_orm._callables import AwaitedWhenCalled, describe_as
 from dbos_orm._context import Frame, StepKey, current_frame, current_transaction
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.effects import Flow, Outcome
@@ -92,7 +92,7 @@ class Transaction(_AnyTransaction[S, P, R]):
         return cast("R", self._function(*self._with(session, args), **kwargs))
 
 
-class AsyncTransaction(_AnyTransaction[S, P, R]):
+class AsyncTransaction(AwaitedWhenCalled, _AnyTransaction[S, P, R]):
     """``Transaction`` for ``async def`` functions with an ``AsyncSession``."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:

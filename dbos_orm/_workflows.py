@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
-from dbos_orm._callables import describe_as
+from dbos_orm._callables import AwaitedWhenCalled, describe_as
 from dbos_orm._context import StepKey
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.calling import Plan, call_workflow, start_workflow
@@ -109,7 +109,7 @@ class Workflow(_AnyWorkflow[P, R]):
         return WorkflowHandle(self._runtime, workflow_id)
 
 
-class AsyncWorkflow(_AnyWorkflow[P, R]):
+class AsyncWorkflow(AwaitedWhenCalled, _AnyWorkflow[P, R]):
     """``Workflow`` for ``async def`` functions; a call and ``start`` are to be awaited."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
