@@ -125,6 +125,7 @@ def run_until_death(colour: Colour, url: str, world: str, workflow_id: str, kind
 def load(colour: Colour, url: str, world: str, prefix: str) -> None:
     """Start workflows without end, and say the ID of each that is stored; so many run at once at most."""
     slots = threading.Semaphore(MOST_AT_ONCE)
+    parent = os.getppid()
 
     def give_back(workflow_id: str) -> None:
         books.result(workflow_id)
@@ -134,6 +135,8 @@ def load(colour: Colour, url: str, world: str, prefix: str) -> None:
         say(f"loading {os.getpid()}")
         for number in range(100_000):
             slots.acquire()
+            if os.getppid() != parent:
+                die()
             workflow_id = f"{prefix}-{number}"
             books.start("brief", workflow_id, workflow_id)
             say(f"stored {workflow_id}")
