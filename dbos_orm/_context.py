@@ -300,8 +300,10 @@ class RunContext:
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger whose records carry ``workflow_id`` and ``step_id``."""
-        return logging.LoggerAdapter(logger, {"workflow_id": self.workflow_id, "step_id": self.step_id})
+        """A logger whose records carry ``workflow_id``, ``step_id`` and ``executor_id``."""
+        executor_id = self._frame.run.launch.executor_id
+        facts = {"workflow_id": self.workflow_id, "step_id": self.step_id, "executor_id": executor_id}
+        return logging.LoggerAdapter(logger, facts)
 
     def __repr__(self) -> str:
         return f"RunContext(workflow_id={self.workflow_id!r}, step_id={self.step_id!r})"

@@ -172,6 +172,25 @@ def test_a_step_asks_without_a_record(dbos: DBOS) -> None:
     assert len(dbos.handle("w").steps()) == 1
 
 
+def test_the_logger_says_who_is_speaking(dbos: DBOS, caplog: pytest.LogCaptureFixture) -> None:
+    @dbos.step
+    def charge() -> None:
+        dbos.current.logger.warning("in step")
+
+    @dbos.workflow
+    def work() -> None:
+        current_run().logger.warning("in body")
+        charge()
+
+    work.options(workflow_id="w")()
+    executor_id = dbos.handle("w").describe().executor_id
+    told = [(record.getMessage(), vars(record)) for record in caplog.records]
+    assert [(said, facts["workflow_id"], facts["step_id"], facts["executor_id"]) for said, facts in told] == [
+        ("in body", "w", None, executor_id),
+        ("in step", "w", "1", executor_id),
+    ]
+
+
 @FORKING
 def test_a_forked_process_is_told_to_launch(database: TestDatabase) -> None:
     with launched(database) as dbos:
