@@ -149,6 +149,7 @@ class AnyDBOS:
         """What ``shutdown`` does, blocking."""
         launched, self._launched = self._launched, None
         if launched is None or launched.launch.pid != os.getpid():
+            self._unbind()
             return
         patience = seconds(timeout, field="timeout")
         try:

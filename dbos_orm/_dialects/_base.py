@@ -6,6 +6,7 @@ import abc
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, ClassVar, TypeAlias
 
 from sqlalchemy import (
@@ -93,16 +94,21 @@ class RowsStatement:
     ) -> None:
         prefix = (dialect.lock_bound or "") if bounded else ""
         many = dialect.many_rows(columns)
-        self.columns = tuple(columns)
+        self._columns = tuple(columns)
+        self._values = attrgetter(*self._columns)
         self._one = Prepared(build(dialect, dialect.one_row(columns)), dialect, prefix=prefix)
         self._many = None if many is None else Prepared(build(dialect, many), dialect, prefix=prefix)
 
-    def execute(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Any]]:
-        """Execute for all of these rows and give what it returned."""
+    def execute(self, connection: Connection, rows: Sequence[object]) -> list[Sequence[Any]]:
+        """Execute for all of these objects, whose attributes are the columns, and give what it returned."""
         if self._many is not None and len(rows) > 1:
-            arrays = {name: [row[name] for row in rows] for name in self.columns}
-            return list(self._many.execute(connection, arrays).fetchall())
-        return [found for row in rows for found in self._one.execute(connection, row).fetchall()]
+            arrays = map(list, zip(*map(self._values, rows), strict=True))
+            return list(self._many.execute(connection, dict(zip(self._columns, arrays, strict=True))).fetchall())
+        return [
+            found
+            for row in rows
+            for found in self._one.execute(connection, dict(zip(self._columns, self._values(row), strict=True)))
+        ]
 
 
 class Dialect(abc.ABC):

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from sqlalchemy.engine import Connection
 
-from dbos_orm._context import Run
+from dbos_orm._context import Run, logger
 from dbos_orm._dialects import Fault
 from dbos_orm._drivers.gateway import Gateway, Patience, begun
 from dbos_orm._flows.effects import WriteResult
@@ -191,7 +191,10 @@ class Committer:
                 written = self._write(lane, [ticket.entry for ticket in remaining])
             except Exception as error:
                 lane.drop()
-                if self._dialect.fault(error) is not Fault.DISCONNECTED:
+                fault = self._dialect.fault(error)
+                if fault is Fault.REJECTED and len(remaining) > 1:
+                    logger.warning("a batch of %d entries is written one by one: %s", len(remaining), error)
+                if fault is not Fault.DISCONNECTED:
                     return
                 patience = patience or self._gateway.new_patience()
                 remaining = self._still_waiting(remaining, patience, error)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 from dbos_orm._clock import steady_seconds
-from dbos_orm._context import Launch
+from dbos_orm._context import Launch, Run
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._services.recovery import Recovery
 from dbos_orm._services.service import Service
 from dbos_orm._states import WorkflowState
 from dbos_orm._store import executors, ownership
 from dbos_orm.config import seconds
-from dbos_orm.errors import OwnershipLost, WorkflowCancelled
+from dbos_orm.errors import OwnershipLost, WorkflowCancelled, WorkflowTimeoutError
 
 _BATCH = 500
 
@@ -29,6 +29,7 @@ class TickService(Service):
         self._binding = binding
         self._launch = launch
         self._recovery = recovery
+        self._recorded_timeouts: set[str] = set()
         self._interval = seconds(binding.environment.config.tick)
 
     def run_once(self) -> float:
@@ -50,6 +51,24 @@ class TickService(Service):
     def _expire_deadlines(self) -> None:
         for run in self._binding.runs.all():
             run.expire_if_due()
+            if run.is_timed_out and run.owner_token not in self._recorded_timeouts:
+                self._record_timeout(run)
+                self._recorded_timeouts.add(run.owner_token)
+        self._recorded_timeouts &= {run.owner_token for run in self._binding.runs.all()}
+
+    def _record_timeout(self, run: Run) -> None:
+        """Tell those who await the workflow now, not when its step returns."""
+        env = self._binding.environment
+        error = env.codec.encode_error(WorkflowTimeoutError(run.workflow_id, run.deadline))
+        self._binding.gateway.change(
+            partial(
+                ownership.cancel,
+                dialect=self._binding.dialect,
+                workflow_id=run.workflow_id,
+                children=True,
+                error=error,
+            )
+        )
 
     def _end_stopped_runs(self) -> None:
         owned = [(run.workflow_id, run.owner_token) for run in self._binding.runs.all() if run.stop is None]

@@ -8,17 +8,17 @@ one stalled workflow does not hold up the others of a batch.
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Integer, Table, Text, case, cast, literal_column, null, select, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql import ClauseElement, FromClause
 from sqlalchemy.types import BigInteger, TypeEngine
 
-from dbos_orm._dialects import Dialect, RowsStatement
-from dbos_orm._store.entries import AttemptEntry, Entry, RunFinish, RunStart, StepEntry, fields_of
+from dbos_orm._dialects import Dialect
+from dbos_orm._store.entries import Entry, RunFinish, RunStart, StepEntry
 from dbos_orm.models import StepAttempt, StepOutput, WorkflowStatus
 
 _TEXT: Final = Text()
@@ -50,28 +50,37 @@ _FINISH_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
 }  # fmt: skip
 
 
+class _Kind(NamedTuple):
+    """Entries that share a statement. ``identity``: the attribute that the statement returns of what it wrote."""
+
+    name: str
+    fields: dict[str, TypeEngine[Any]]
+    build: Callable[..., ClauseElement]
+    identity: str
+    bounded: bool = False
+
+
 def write(connection: Connection, dialect: Dialect, entries: Sequence[Entry], *, skip_locked: bool = True) -> set[int]:
     """Write what is allowed of ``entries`` and give the indexes of those that were written.
 
     In a transaction of the caller's, or in autocommit if ``is_single_statement(entries)``. An entry that is
     missing from the answer met a stale token, an ended workflow, a row that exists already, or (with
-    ``skip_locked``) a row that is locked: ``history.explain`` tells which.
+    ``skip_locked``) a row that is locked.
     """
+    groups: dict[str, list[tuple[int, Entry]]] = {}
+    for number, entry in enumerate(entries):
+        groups.setdefault(_kind_of(entry).name, []).append((number, entry))
     written: set[int] = set()
-    numbered = sorted(enumerate(entries), key=lambda pair: (pair[1].order, pair[1].workflow_id))
-    steps = [(i, e) for i, e in numbered if isinstance(e, StepEntry)]
-    common = [(i, e) for i, e in steps if e.delay is None and e.child_id is None]
-    rare = [(i, e) for i, e in steps if e.delay is not None or e.child_id is not None]
-    written |= _by_write_id(connection, dialect, common, StepEntry, _STEP_FIELDS, skip_locked)
-    written |= _by_write_id(connection, dialect, rare, StepEntry, _RARE_STEP_FIELDS, skip_locked)
-    # The step row comes first: a child exists only if its parent's record of it was written now.
-    children = [(i, e.child) for i, e in rare if e.child is not None and i in written]
-    _start(connection, dialect, children)
-    written |= _start(connection, dialect, [(i, e) for i, e in numbered if isinstance(e, RunStart)])
-    attempts = [(i, e) for i, e in numbered if isinstance(e, AttemptEntry)]
-    written |= _by_write_id(connection, dialect, attempts, AttemptEntry, _ATTEMPT_FIELDS, skip_locked)
-    finishes = [(i, e) for i, e in numbered if isinstance(e, RunFinish)]
-    written |= _finish(connection, dialect, finishes, skip_locked)
+    for kind in _KINDS:
+        group = groups.get(kind.name)
+        if group is None:
+            continue
+        done = _write_kind(connection, dialect, kind, group, skip_locked)
+        written |= done
+        if kind is _RARE_STEP:
+            # The step row comes first: a child exists only if its parent's record of it was written now.
+            children = [(number, e.child) for number, e in group if isinstance(e, StepEntry) and e.child is not None]
+            _write_kind(connection, dialect, _RUN_START, [pair for pair in children if pair[0] in done], skip_locked)
     return written
 
 
@@ -79,59 +88,49 @@ def is_single_statement(dialect: Dialect, entries: Sequence[Entry]) -> bool:
     """Whether ``write`` needs one statement for these, so that it is atomic without BEGIN and COMMIT."""
     if len(entries) > 1 and not dialect.takes_many_rows:
         return False
-    kinds = {(type(e), isinstance(e, StepEntry) and (e.delay is not None or e.child_id is not None)) for e in entries}
-    return len(kinds) == 1 and not any(isinstance(e, StepEntry) and e.child is not None for e in entries)
+    kinds = {_kind_of(entry).name for entry in entries}
+    return len(kinds) == 1 and not any(_starts_child(entry) for entry in entries)
 
 
 def may_wait_for_keys(entries: Sequence[Entry]) -> bool:
     """Whether ``write`` may have to wait for another transaction that inserts the same workflow ID."""
-    return any(isinstance(e, RunStart) or (isinstance(e, StepEntry) and e.child is not None) for e in entries)
+    return any(isinstance(entry, RunStart) or _starts_child(entry) for entry in entries)
 
 
-def _by_write_id(
+def _starts_child(entry: Entry) -> bool:
+    return isinstance(entry, StepEntry) and entry.child is not None
+
+
+def _kind_of(entry: Entry) -> _Kind:
+    if isinstance(entry, StepEntry):
+        return _STEP if entry.delay is None and entry.child_id is None else _RARE_STEP
+    if isinstance(entry, RunFinish):
+        return _RUN_FINISH
+    return _RUN_START if isinstance(entry, RunStart) else _ATTEMPT
+
+
+def _write_kind(
     connection: Connection,
     dialect: Dialect,
-    numbered: Sequence[tuple[int, Any]],
-    kind: type[Entry],
-    fields: dict[str, TypeEngine[Any]],
+    kind: _Kind,
+    numbered: Sequence[tuple[int, Entry]],
     skip_locked: bool,
 ) -> set[int]:
     if not numbered:
         return set()
-    build = _insert_steps if kind is StepEntry else _insert_attempts
-    statement = dialect.rows_statement(
-        (kind, len(fields), skip_locked), fields, partial(build, fields=fields, skip_locked=skip_locked)
-    )
-    rows = _execute(connection, statement, numbered)
-    returned = {row[0] for row in rows}
-    return {index for index, entry in numbered if entry.write_id in returned}
-
-
-def _start(connection: Connection, dialect: Dialect, numbered: Sequence[tuple[int, RunStart]]) -> set[int]:
-    if not numbered:
+    if len(numbered) > 1:
+        # Rows are locked in one order by everybody, so that two batches cannot deadlock.
+        numbered = sorted(numbered, key=_workflow_id)
+    build = partial(kind.build, fields=kind.fields, skip_locked=skip_locked)
+    statement = dialect.rows_statement((kind.name, skip_locked), kind.fields, build, bounded=kind.bounded)
+    returned = {row[0] for row in statement.execute(connection, [entry for _, entry in numbered])}
+    if not returned:
         return set()
-    statement = dialect.rows_statement(RunStart, _START_FIELDS, _insert_runs, bounded=True)
-    rows = _execute(connection, statement, numbered)
-    returned = {row[0] for row in rows}
-    return {index for index, entry in numbered if entry.generation in returned}
+    return {number for number, entry in numbered if getattr(entry, kind.identity) in returned}
 
 
-def _finish(
-    connection: Connection, dialect: Dialect, numbered: Sequence[tuple[int, RunFinish]], skip_locked: bool
-) -> set[int]:
-    if not numbered:
-        return set()
-    build = partial(_update_runs, skip_locked=skip_locked)
-    statement = dialect.rows_statement((RunFinish, skip_locked), _FINISH_FIELDS, build)
-    rows = _execute(connection, statement, numbered)
-    returned = {row[0] for row in rows}
-    return {index for index, entry in numbered if entry.workflow_id in returned}
-
-
-def _execute(
-    connection: Connection, statement: RowsStatement, numbered: Sequence[tuple[int, Entry]]
-) -> list[Sequence[Any]]:
-    return statement.execute(connection, [fields_of(entry, statement.columns) for _, entry in numbered])
+def _workflow_id(numbered: tuple[int, Entry]) -> str:
+    return numbered[1].workflow_id
 
 
 # -- statements ----------------------------------------------------------------------------------
@@ -183,9 +182,11 @@ def _fenced_insert(
     return typing.cast("ClauseElement", inserted.on_conflict_do_nothing().returning(table.c.write_id))
 
 
-def _insert_runs(dialect: Dialect, given: FromClause) -> ClauseElement:
+def _insert_runs(
+    dialect: Dialect, given: FromClause, *, fields: dict[str, TypeEngine[Any]], skip_locked: bool
+) -> ClauseElement:
     now = dialect.now()
-    ours: dict[str, ColumnElement[Any]] = {name: given.c[name] for name in _START_FIELDS}
+    ours: dict[str, ColumnElement[Any]] = {name: given.c[name] for name in fields}
     ours["version_pinned"] = cast(given.c.version_pinned, WorkflowStatus.version_pinned.type)
     ours["input"] = cast(given.c.input, WorkflowStatus.input.type)
     ours["attributes"] = dialect.attributes_from_text(given.c.attributes)
@@ -222,7 +223,9 @@ def earlier_deadline(
     )
 
 
-def _update_runs(dialect: Dialect, given: FromClause, *, skip_locked: bool) -> ClauseElement:
+def _update_runs(
+    dialect: Dialect, given: FromClause, *, fields: dict[str, TypeEngine[Any]], skip_locked: bool
+) -> ClauseElement:
     ours = (
         select(_STATUS.c.workflow_id.label("found"), *given.c)
         .select_from(
@@ -249,3 +252,12 @@ def _update_runs(dialect: Dialect, given: FromClause, *, skip_locked: bool) -> C
         )
         .returning(_STATUS.c.workflow_id)
     )
+
+
+_STEP: Final = _Kind("step", _STEP_FIELDS, _insert_steps, "write_id")
+_RARE_STEP: Final = _Kind("rare step", _RARE_STEP_FIELDS, _insert_steps, "write_id")
+_RUN_START: Final = _Kind("run start", _START_FIELDS, _insert_runs, "generation", bounded=True)
+_ATTEMPT: Final = _Kind("attempt", _ATTEMPT_FIELDS, _insert_attempts, "write_id")
+_RUN_FINISH: Final = _Kind("run finish", _FINISH_FIELDS, _update_runs, "workflow_id")
+_KINDS: Final = (_STEP, _RARE_STEP, _RUN_START, _ATTEMPT, _RUN_FINISH)
+"""In the order in which they are written."""
