@@ -75,8 +75,8 @@ def begin(session: Session, isolation_level: str | None) -> None:
     """Begin the transaction of a step on its session."""
     event.listen(session, "before_commit", _refuse_commit)
     session.begin()
-    if isolation_level is not None:
-        session.connection(execution_options={"isolation_level": isolation_level})
+    # Connected before the function is called, so that no error of connecting looks like one of the function's.
+    session.connection(execution_options=None if isolation_level is None else {"isolation_level": isolation_level})
 
 
 def record(session: Session, dialect: Dialect, entry: StepEntry) -> WriteResult:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
+
+from sqlalchemy.exc import DBAPIError
 
 from dbos_orm._context import Frame, RecordedStep, Run, RunningStep, StepKey
 from dbos_orm._dialects import Fault
@@ -107,7 +109,7 @@ def plain_transaction(env: Environment, frame: Frame | None, call: TransactionCa
                 committed = yield from Commit(session)
                 outcome = committed if isinstance(committed, Raised) else outcome
         conflicts += 1
-        is_conflict = isinstance(outcome, Raised) and env.dialect.fault(outcome.error) is Fault.CONFLICT
+        is_conflict = isinstance(outcome, Raised) and _fault_of(env, outcome.error) is Fault.CONFLICT
         if not is_conflict or conflicts >= call.max_attempts:
             return outcome
         yield from Pause(pause * (0.5 + random.random() / 2), None)
@@ -138,7 +140,7 @@ def _attempt(
     info = RunningStep(key, call.name, number, call.max_attempts, transactional=True)
     outcome = yield from _call_and_flush(call, Frame(run, frame.scope, info), session)
     if isinstance(outcome, Raised):
-        return _failed(env, outcome)
+        return _Attempt(outcome, fault=_fault_of(env, outcome.error))
     entry, outcome = _entry(env, run, key, call, outcome, number, started_at)
     if isinstance(outcome, Raised):
         yield from Rollback(session)
@@ -190,6 +192,27 @@ def _after_refusal(env: Environment, run: Run, entry: StepEntry, outcome: Outcom
 def _of_recorded(env: Environment, run: Run, entry: StepEntry, outcome: Outcome, found: RecordedStep) -> Outcome:
     other = adopt(run, entry, found)
     return outcome if other is None else env.replay(run, other)
+
+
+def _fault_of(env: Environment, error: BaseException) -> Fault | None:
+    """What an error of the user's function says of our database; None if it is the function's own.
+
+    Other systems are away or busy too, in the same words: only SQLAlchemy's errors count. But whatever a
+    function makes of a lost connection, its transaction cannot commit any more.
+    """
+    if isinstance(error, DBAPIError):
+        return env.dialect.fault(error)
+    is_lost = any(
+        isinstance(cause, DBAPIError) and env.dialect.fault(cause) is Fault.DISCONNECTED for cause in _causes(error)
+    )
+    return Fault.DISCONNECTED if is_lost else None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: list[BaseException] = [error]
+    while (cause := seen[-1].__cause__ or seen[-1].__context__) is not None and cause not in seen:
+        yield cause
+        seen.append(cause)
 
 
 def _failed(env: Environment, failure: Raised) -> _Attempt:
