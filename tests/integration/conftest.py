@@ -7,8 +7,27 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from dbos_orm import DBOS, AsyncDBOS
+from dbos_orm._application import AnyDBOS
+from dbos_orm._binds import ResolvedBind
+from tests.conftest import MakeDatabase
 from tests.databases import TestDatabase
 from tests.integration.shop import launched, launched_async
+
+
+@pytest.fixture(autouse=True)
+def applications(make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Shuts down what a test leaves bound or launched, before its databases are dropped."""
+    bound: list[AnyDBOS] = []
+    bind = AnyDBOS._bind
+
+    def noting(application: AnyDBOS, resolved: ResolvedBind) -> None:
+        bound.append(application)
+        bind(application, resolved)
+
+    monkeypatch.setattr(AnyDBOS, "_bind", noting)
+    yield
+    for application in bound:
+        application.shut_down(0)
 
 
 @pytest.fixture
