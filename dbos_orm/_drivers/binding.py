@@ -73,6 +73,9 @@ class Binding:
     def close(self) -> None:
         """Close the library's connections and threads. The user's engine stays as it is."""
         self.threads.close()
+        if self.service_loop is not None:
+            # What is under way gives its connection back to a pool that is still open.
+            self.service_loop.drain()
         self.gateway.blocking(self.committer.close)
         self.gateway.close()
         self.heartbeat_gateway.close()

@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.util import await_only, greenlet_spawn
@@ -19,6 +19,8 @@ from dbos_orm.config import Config
 
 T = TypeVar("T")
 
+_DRAIN_SECONDS: Final = 5.0
+
 
 class ServiceLoop:
     """An event loop in a daemon thread. Nothing of the user's runs on it, so nothing of the user's can block it."""
@@ -28,11 +30,11 @@ class ServiceLoop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Run synchronous code in a greenlet of the loop, where asynchronous drivers can be used."""
-        return asyncio.run_coroutine_threadsafe(_spawned(call), self._running())
+        return asyncio.run_coroutine_threadsafe(self._tracked(call), self._running())
 
     def start(self, call: Callable[[], object]) -> None:
         """``submit`` without an answer."""
@@ -53,22 +55,33 @@ class ServiceLoop:
                     self._loop = loop
         return self._loop
 
+    def drain(self) -> None:
+        """Let what runs finish, for a while: somebody may be waiting for its answer."""
+        if self._loop is not None:
+            with contextlib.suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(self._drained(), self._loop).result(_DRAIN_SECONDS)
+
     def stop(self) -> None:
-        """Let what runs finish, and end the thread."""
-
-        async def drain() -> None:
-            while self._tasks:
-                await asyncio.gather(*self._tasks, return_exceptions=True)
-
+        """``drain``, and end the thread."""
         loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             return
-        with contextlib.suppress(TimeoutError):
-            asyncio.run_coroutine_threadsafe(drain(), loop).result(timeout=5)
+        self.drain()
         loop.call_soon_threadsafe(loop.stop)
         thread.join(timeout=5)
         if not loop.is_running():
             loop.close()
+
+    async def _drained(self) -> None:
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _tracked(self, call: Callable[[], T]) -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await _spawned(call)
 
     def _start(self, call: Callable[[], object]) -> None:
         task: asyncio.Task[object] = asyncio.get_running_loop().create_task(_spawned(call))
