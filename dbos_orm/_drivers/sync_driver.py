@@ -69,11 +69,12 @@ class SyncDriver:
         try:
             effect = next(flow)
             while True:
+                if isinstance(effect, (effects.Commit, effects.Rollback)):
+                    # They close it, also if they are interrupted: twice would give back another's turn.
+                    session = None
                 result = self.perform(effect)
                 if isinstance(effect, effects.OpenSession) and isinstance(result, Returned):
                     session = result.value
-                elif isinstance(effect, (effects.Commit, effects.Rollback)):
-                    session = None
                 effect = flow.send(result)
         except StopIteration as stop:
             value: T = stop.value
