@@ -111,12 +111,14 @@ class AsyncDriver:
         """Call a step; if the run is ended meanwhile, cancel the step where it awaits."""
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
-        is_interrupted = False
+        is_interrupted = has_ended = False
 
         def cancel() -> None:
             nonlocal is_interrupted
-            is_interrupted = True
-            task.cancel()
+            # Behind the step, it would hit whatever the task that called the workflow does by then.
+            if not has_ended:
+                is_interrupted = True
+                task.cancel()
 
         def interrupt() -> None:
             if not loop.is_closed():
@@ -129,6 +131,7 @@ class AsyncDriver:
         try:
             outcome = await _called(effect)
         finally:
+            has_ended = True
             run.interrupts.discard(interrupt)
             if timer is not None:
                 timer.cancel()
