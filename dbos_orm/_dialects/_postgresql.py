@@ -47,7 +47,13 @@ _DISCONNECTIONS: Final = {
     "25P03",  # idle_in_transaction_session_timeout
 }
 
-_PASSING_REFUSALS: Final = ("starting up", "shutting down", "recovery mode", "too many", "remaining connection slots")
+_LASTING_REFUSALS: Final = (
+    "authentication failed",
+    "no pg_hba.conf entry",
+    "does not exist",
+    "not permitted to log in",
+)
+"""Refusals to connect that will be the same in a moment. Any other passes: a server that starts, stops, recovers, is full."""
 
 
 class PostgreSQLDialect(Dialect):
@@ -105,7 +111,7 @@ class PostgreSQLDialect(Dialect):
             return Fault.DISCONNECTED
         # libpq gives no state with a refusal to connect, only the server's text.
         if state is None and getattr(error, "statement", None) is None and "FATAL" in str(cause):
-            return Fault.DISCONNECTED if any(text in str(cause) for text in _PASSING_REFUSALS) else Fault.REJECTED
+            return Fault.REJECTED if any(text in str(cause) for text in _LASTING_REFUSALS) else Fault.DISCONNECTED
         # Without a state it is the driver that speaks: of a connection that broke or could not be made.
         if state is None and isinstance(error, (OperationalError, InterfaceError)):
             return Fault.DISCONNECTED

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import os
 import secrets
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,26 @@ def nowhere(place: str) -> None:
     """The gate that is always open."""
 
 
+class Gate:
+    """Holds whoever passes until it is opened, and counts them."""
+
+    def __init__(self) -> None:
+        self.passing = threading.Semaphore(0)
+        self.count = 0
+        self._is_open = threading.Event()
+
+    def __call__(self, place: str) -> None:
+        self.count += 1
+        self.passing.release()
+        self._is_open.wait(20)
+
+    def wait_for_one(self) -> None:
+        assert self.passing.acquire(timeout=20)
+
+    def open(self) -> None:
+        self._is_open.set()
+
+
 def open_account(session: Session, name: str) -> None:
     """Make sure of an account, on a session of the caller's."""
     if session.get(Account, name) is None:
@@ -169,6 +190,11 @@ class Keeper(abc.ABC):
         launch = self.application._runtime.launch
         assert launch is not None
         return launch.executor_id
+
+    @property
+    def runs(self) -> int:
+        """How many workflows this process executes now."""
+        return len(self.application._runtime.bound("runs").runs)
 
     @abc.abstractmethod
     def call(self, workflow: str, workflow_id: str, *arguments: Any) -> Any:

@@ -122,7 +122,8 @@ class SyncKeeper(Keeper):
         unreliable, refuse = self._unreliable, self._refuse
 
         @dbos.workflow(name="part")
-        def part(account: str) -> int:
+        def part(account: str, delay: float = 0) -> int:
+            dbos.sleep(delay)
             visit("part")
             return post_once(account, "part")
 
@@ -138,7 +139,7 @@ class SyncKeeper(Keeper):
             with suppress(ValueError):
                 refuse(account)
             total += part(account)
-            handle = part.start(account)
+            handle = part.start(account, delay=0.15)  # long enough to be awaited
             total += handle.result()
             waiting = idle.start()
             waiting.cancel()
@@ -313,7 +314,8 @@ class AsyncKeeper(Keeper):
         unreliable, refuse = self._unreliable, self._refuse
 
         @dbos.workflow(name="part")
-        async def part(account: str) -> int:
+        async def part(account: str, delay: float = 0) -> int:
+            await dbos.sleep(delay)
             await visit("part")
             return await post_once(account, "part")
 
@@ -329,7 +331,7 @@ class AsyncKeeper(Keeper):
             with suppress(ValueError):
                 await refuse(account)
             total += await part(account)
-            handle = await part.start(account)
+            handle = await part.start(account, delay=0.15)  # long enough to be awaited
             total += await handle.result()
             waiting = await idle.start()
             await waiting.cancel()

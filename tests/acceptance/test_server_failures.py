@@ -13,7 +13,7 @@ import pytest
 from dbos_orm import Config, WorkflowState
 from dbos_orm._context import Launch
 from dbos_orm.errors import DatabaseUnavailableError
-from tests.acceptance.books import BRIEF_STEPS, COLOURS, Colour, Keeper, World
+from tests.acceptance.books import BRIEF_STEPS, COLOURS, Colour, Gate, Keeper, World
 from tests.acceptance.keepers import keeper
 from tests.acceptance.ledger import Ledger
 from tests.databases import TestDatabase
@@ -96,26 +96,6 @@ def launch_of(books: Keeper) -> Launch:
     return launch
 
 
-class Gate:
-    """Holds whoever passes until it is opened, and counts them."""
-
-    def __init__(self) -> None:
-        self.passing = threading.Semaphore(0)
-        self.count = 0
-        self._is_open = threading.Event()
-
-    def __call__(self, place: str) -> None:
-        self.count += 1
-        self.passing.release()
-        self._is_open.wait(20)
-
-    def wait_for_one(self) -> None:
-        assert self.passing.acquire(timeout=20)
-
-    def open(self) -> None:
-        self._is_open.set()
-
-
 @pytest.mark.parametrize("ends", ["during the outage", "after the outage"])
 @pytest.mark.parametrize("colour", COLOURS)
 def test_a_database_away_for_longer_than_the_lease_ends_runs_quietly_and_gets_nobody_robbed(
@@ -142,8 +122,7 @@ def test_a_database_away_for_longer_than_the_lease_ends_runs_quietly_and_gets_no
         if ends == "during the outage":
             gate.open()
             # Rule 22: the write waits for the database only as long as the lease holds.
-            runs = books.application._runtime.bound("this test").runs
-            eventually(lambda: len(runs) == 0, timeout=20, what="the quiet end of the run")
+            eventually(lambda: books.runs == 0, timeout=20, what="the quiet end of the run")
         # Rule 2: the first to reconnect has seen nothing of the others for longer than a lease.
         heartbeat = ledger.heartbeat(others.executor_id)
         far.accept()

@@ -157,6 +157,8 @@ def hold(colour: Colour, url: str, world: str) -> None:
             command, *arguments = line.split()
             if command == "go":
                 gate.set()
+            elif command == "runs":
+                say(f"runs {books.runs}")
             elif command == "name":
                 say(f"name {books.executor_id}")
             else:
