@@ -58,6 +58,7 @@ def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool) -> Launch
     recovery = Recovery(binding, started, LeaseObserver(leases))
     tick = TickService(binding, started, recovery)
     runtime.launch = started
+    recovery.expire_dead(tick.look())  # now, so that their workflows count as interrupted in the report
     _report(binding, started)
     for service in (leases, tick):
         service.start()
@@ -173,7 +174,8 @@ def _report(binding: Binding, started: Launch) -> None:
     stranded = binding.gateway.read(verb)
     if stranded:
         logger.warning(
-            "%d interrupted workflows wait for code that is not registered here (another name or version); "
+            "%d interrupted workflows wait for code that is not registered here (another name or version): %s; "
             "run the version that began them, or see the page on recovery",
-            stranded,
+            sum(stranded.values()),
+            ", ".join(f"{count} of {name!r}" for name, count in stranded.items()),
         )

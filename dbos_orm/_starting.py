@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias, TypedDict
 
@@ -15,13 +15,14 @@ from dbos_orm._identifiers import random_token
 from dbos_orm._registry import RegisteredWorkflow
 from dbos_orm._runtime import Runtime
 from dbos_orm._store.entries import INTERNAL_QUEUE, RunStart
-from dbos_orm.config import Duration, seconds
+from dbos_orm.config import Duration, is_storable, seconds
 from dbos_orm.errors import ConfigurationError, StartInStepError
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 _MICROSECONDS: Final = 1_000_000
 _LONGEST_ID: Final = 1000
+"""In UTF-8: an index of PostgreSQL holds 2704 bytes, and the IDs of children are longer."""
 
 
 class WorkflowOptions(TypedDict, total=False):
@@ -62,9 +63,9 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_workflow_id(value: object) -> None:
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_ID or "\x00" in value:
+    if not isinstance(value, str) or not is_storable(value) or not 0 < len(value.encode()) <= _LONGEST_ID:
         raise ConfigurationError(
-            "workflow_id", value, f"a text of 1 to {_LONGEST_ID} characters", "pass str(...) of your key"
+            "workflow_id", value, f"a text of 1 to {_LONGEST_ID} bytes in UTF-8", "pass str(...) of your key"
         )
 
 
@@ -92,10 +93,23 @@ def _check_attributes(value: object) -> None:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ConfigurationError("attributes", value, f"plain JSON ({error})", "pass only JSON values") from error
+    if not all(is_storable(text) for text in _texts_of(value)):
+        raise ConfigurationError("attributes", value, "texts that a database can hold", "leave NUL characters out")
+
+
+def _texts_of(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for pair in value.items():
+            yield from _texts_of(pair)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts_of(item)
 
 
 def _check_version(value: object) -> None:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or not is_storable(value):
         raise ConfigurationError("version", value, "a text", "leave it out to run with any process's own version")
 
 

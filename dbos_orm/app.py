@@ -93,7 +93,7 @@ class DBOS(AnyDBOS):
         """Stop: wait up to ``timeout`` for running workflows, then hand the rest to other processes.
 
         They continue from their last recorded step. Steps that still run here are not interrupted; their
-        results are dropped. Called twice, or without a launch, it does nothing.
+        results are dropped. Without a launch it only closes the library's connections.
         """
         self.shut_down(timeout)
 

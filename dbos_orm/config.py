@@ -52,8 +52,13 @@ def require_count(field: str, value: object) -> None:
 
 def require_text(field: str, value: object) -> None:
     """Raise ``ConfigurationError`` unless the value is a text that a database can hold, and not an empty one."""
-    if not isinstance(value, str) or not value.strip() or "\x00" in value:
+    if not isinstance(value, str) or not value.strip() or not is_storable(value):
         raise ConfigurationError(field, value, "a text", f"leave {field} out for the default")
+
+
+def is_storable(text: str) -> bool:
+    """Whether every database can hold a text: none holds NUL, or half of a surrogate pair."""
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

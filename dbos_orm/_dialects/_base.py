@@ -58,7 +58,9 @@ class Prepared:
     """
 
     def __init__(self, statement: ClauseElement, dialect: Dialect, *, prefix: str = "") -> None:
-        compiled = statement.compile(dialect=dialect.driver)
+        compiled = statement.compile(
+            dialect=dialect.driver, schema_translate_map=dialect.schemas, render_schema_translate=bool(dialect.schemas)
+        )
         assert isinstance(compiled, SQLCompiler)
         self._text = prefix + str(compiled)
         self._positions: Sequence[str] | None = compiled.positiontup if compiled.positional else None
@@ -126,6 +128,7 @@ class Dialect(abc.ABC):
 
     def __init__(self, engine: Engine, clock: Clock, config: Config) -> None:
         self.driver = engine.dialect
+        self.schemas = engine.get_execution_options().get("schema_translate_map")
         self.clock = clock
         self.config = config
         self._statements: dict[object, RowsStatement] = {}

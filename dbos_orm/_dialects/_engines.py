@@ -23,6 +23,9 @@ from dbos_orm.errors import ConfigurationError
 
 _DIALECTS: Final[dict[str, type[Dialect]]] = {"postgresql": PostgreSQLDialect, "sqlite": SQLiteDialect}
 _POOL_TIMEOUT_SECONDS: Final = 30
+_KEPT_OPTIONS: Final = ("schema_translate_map", "logging_token")
+"""Execution options of the user's engine that say where its tables are. Others (an isolation level, streaming) are for
+the user's transactions: on our connections an isolation level would end autocommit, and nothing would be committed."""
 _SHARED_POOLS: Final = (StaticPool, SingletonThreadPool, AssertionPool)
 
 
@@ -82,4 +85,5 @@ def own_engine(engine: Engine, dialect: Dialect, *, size: int) -> Engine:
         options["_is_async"] = True
     own = create_engine(engine.url, **options)
     dialect.prepare_own_engine(own)
-    return own.execution_options(**engine.get_execution_options())
+    given = engine.get_execution_options()
+    return own.execution_options(**{name: given[name] for name in _KEPT_OPTIONS if name in given})

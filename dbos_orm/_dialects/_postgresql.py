@@ -53,7 +53,7 @@ _LASTING_REFUSALS: Final = (
     "does not exist",
     "not permitted to log in",
 )
-"""Refusals to connect that will be the same in a moment. Any other passes: a server that starts, stops, recovers, is full."""
+"""Refusals to connect that will be the same in a moment; any other passes (the server starts, stops, is full)."""
 
 
 class PostgreSQLDialect(Dialect):
@@ -126,3 +126,7 @@ class PostgreSQLDialect(Dialect):
         with engine.connect() as connection:
             if connection.execute(text("SELECT pg_is_in_recovery()")).scalar_one():
                 yield "the server is a read-only standby: connect to the primary"
+            # Tried, not read: what ends with its transaction is gone after the first statement.
+            connection.execute(text("SELECT set_config('dbos_orm.probe', 'begun', true)"))
+            if connection.execute(text("SELECT current_setting('dbos_orm.probe', true)")).scalar_one() != "begun":
+                yield "it is in AUTOCOMMIT: a transaction's rows and its checkpoint would be several commits"

@@ -167,11 +167,11 @@ def prepare_sqlite_connections(engine: Engine, *, busy_timeout: float = 30.0, be
 
 def _begins_immediately(engine: Engine) -> bool:
     """Whether a transaction of this engine holds the write lock from its beginning: tried, not read."""
-    with engine.connect() as first, engine.connect() as second:
+    # Not of the engine's own pool, which may have one connection.
+    second = engine.pool.recreate().connect()
+    with engine.connect() as first:
         first.exec_driver_sql("SELECT 1")
-        other = second.connection.dbapi_connection
-        assert other is not None
-        cursor = other.cursor()
+        cursor = second.cursor()
         try:
             cursor.execute("PRAGMA busy_timeout = 0")
             cursor.execute("BEGIN IMMEDIATE")

@@ -297,16 +297,24 @@ async def _called(effect: effects.Invoke) -> Outcome:
     try:
         if inspect.iscoroutinefunction(effect.function):
             return Returned(await effect.function(*effect.arguments, **effect.keywords))
-        return Returned(await _in_thread(effect))
+        return await _in_thread(effect)
     except BaseException as error:
         return Raised(error)
 
 
-async def _in_thread(effect: effects.Invoke) -> Any:
+async def _in_thread(effect: effects.Invoke) -> Outcome:
     """Call a synchronous step without blocking the loop, in a copy of the context."""
+
+    def call() -> Outcome:
+        # Caught in the thread: a StopIteration cannot be raised into a future, which would never be done.
+        try:
+            return Returned(effect.function(*effect.arguments, **effect.keywords))
+        except BaseException as error:
+            return Raised(error)
+
     context = contextvars.copy_context()
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(None, lambda: context.run(effect.function, *effect.arguments, **effect.keywords))
+    return await loop.run_in_executor(None, context.run, call)
 
 
 async def _outcome(awaitable: Awaitable[Any]) -> Outcome:

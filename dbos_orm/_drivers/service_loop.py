@@ -67,6 +67,9 @@ class ServiceLoop:
         if loop is None or thread is None:
             return
         self.drain()
+        # What a database that is away still keeps waiting would keep its callers waiting for ever.
+        with contextlib.suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(self._cancelled(), loop).result(_DRAIN_SECONDS)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(timeout=5)
         if not loop.is_running():
@@ -74,6 +77,12 @@ class ServiceLoop:
 
     async def _drained(self) -> None:
         while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _cancelled(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
             await asyncio.wait(self._tasks)
 
     async def _tracked(self, call: Callable[[], T]) -> T:

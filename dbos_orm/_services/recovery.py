@@ -38,7 +38,7 @@ class Recovery:
     def run_once(self, overview: Overview) -> bool:
         """Do what ``overview`` shows; True if there may be more to do at once."""
         self._settle_doubtful()
-        found_dead = self._expire(overview)
+        found_dead = self.expire_dead(overview)
         taken = 0
         if found_dead or (overview.is_abandoned and steady_seconds() >= self._look_again):
             taken += self._take_over()
@@ -46,7 +46,8 @@ class Recovery:
             taken += self._claim()
         return taken > 0 and self._binding.threads.free > 0
 
-    def _expire(self, overview: Overview) -> bool:
+    def expire_dead(self, overview: Overview) -> bool:
+        """Declare dead the executors that are; True if any was."""
         found = False
         for executor in self._observer.dead(overview.others):
             verb = partial(

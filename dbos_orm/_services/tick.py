@@ -11,6 +11,7 @@ from dbos_orm._services.recovery import Recovery
 from dbos_orm._services.service import Service
 from dbos_orm._states import WorkflowState
 from dbos_orm._store import executors, ownership
+from dbos_orm._store.executors import Overview
 from dbos_orm.config import seconds
 from dbos_orm.errors import OwnershipLost, WorkflowCancelled, WorkflowTimeoutError
 
@@ -37,16 +38,19 @@ class TickService(Service):
         self._expire_deadlines()
         self._end_stopped_runs()
         self._hand_over_dropped()
-        overview = self._binding.gateway.read(
+        if self._recovery.run_once(self.look()):
+            return 0.0
+        return self._next()
+
+    def look(self) -> Overview:
+        """Ask what there is to know about the other processes and the work for this one."""
+        return self._binding.gateway.read(
             partial(
                 executors.observe,
                 application=self._binding.environment.application,
                 executor_id=self._launch.executor_id,
             )
         )
-        if self._recovery.run_once(overview):
-            return 0.0
-        return self._next()
 
     def _expire_deadlines(self) -> None:
         for run in self._binding.runs.all():

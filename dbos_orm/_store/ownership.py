@@ -263,19 +263,30 @@ def stopped_runs(connection: Connection, owned: Sequence[tuple[str, str]]) -> di
     return stopped
 
 
-def count_stranded(connection: Connection, application: str, runnable: Sequence[tuple[str, str]]) -> int:
-    """How many interrupted runs of this application wait for code (name, version) that is not among ``runnable``."""
+def count_stranded(connection: Connection, application: str, runnable: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """How many interrupted runs, by name, wait for code (name, version) that is not among ``runnable``.
+
+    Runs of living processes are not interrupted, whatever their version.
+    """
     statement = (
-        select(func.count())
-        .select_from(WorkflowStatus)
+        select(WorkflowStatus.name, func.count())
         .where(
             WorkflowStatus.application == application,
-            WorkflowStatus.status.in_([WorkflowState.PENDING, WorkflowState.ENQUEUED]),
+            or_(
+                WorkflowStatus.status == WorkflowState.ENQUEUED,
+                and_(WorkflowStatus.status == WorkflowState.PENDING, ~_has_living_executor()),
+            ),
             WorkflowStatus.version.is_not(None),
             ~_is_runnable(runnable),
         )
+        .group_by(WorkflowStatus.name)
+        .order_by(WorkflowStatus.name)
     )
-    return connection.execute(statement).scalar_one()
+    return {row.name: row[1] for row in connection.execute(statement)}
+
+
+def _has_living_executor() -> ColumnElement[bool]:
+    return exists().where(Executor.executor_id == WorkflowStatus.executor_id, Executor.expired_at.is_(None))
 
 
 def _is_runnable(runnable: Sequence[tuple[str, str]]) -> ColumnElement[bool]:
@@ -288,7 +299,6 @@ def _is_runnable(runnable: Sequence[tuple[str, str]]) -> ColumnElement[bool]:
 def _lock_abandoned(connection: Connection, claimant: Claimant, *, is_queued: bool, limit: int) -> list[str]:
     if not claimant.runnable or limit < 1:
         return []
-    alive = exists().where(Executor.executor_id == WorkflowStatus.executor_id, Executor.expired_at.is_(None))
     queued = and_(WorkflowStatus.queue.is_not(None), WorkflowStatus.queue != INTERNAL_QUEUE)
     statement = (
         select(WorkflowStatus.workflow_id)
@@ -296,7 +306,7 @@ def _lock_abandoned(connection: Connection, claimant: Claimant, *, is_queued: bo
             WorkflowStatus.status == WorkflowState.PENDING,
             WorkflowStatus.application == claimant.application,
             WorkflowStatus.executor_id.is_not(None),
-            ~alive,
+            ~_has_living_executor(),
             queued if is_queued else ~func.coalesce(queued, False),
             _is_runnable(claimant.runnable),
         )
