@@ -85,7 +85,10 @@ def transaction(env: Environment, frame: Frame, key: StepKey, call: TransactionC
         if attempt.fault is Fault.DISCONNECTED:
             yield from Read(partial(find_run, workflow_id=run.workflow_id), run)
         conflicts += 1
-        if attempt.fault is None or attempt.fault is Fault.REJECTED or conflicts >= call.max_attempts:
+        if attempt.fault is None or attempt.fault is Fault.REJECTED:
+            break
+        # A value whose rows were rolled back is no outcome, however often that happens.
+        if conflicts >= call.max_attempts and isinstance(attempt.outcome, Raised):
             break
         yield from Pause(pause * (0.5 + random.random() / 2), run)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

@@ -9,9 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from dbos_orm import DBOS, AsyncDBOS
+from dbos_orm._dialects import Dialect
+from dbos_orm._drivers import sessions
+from dbos_orm._flows.effects import WriteResult
+from dbos_orm._store.entries import StepEntry
 from dbos_orm.models import StepOutput
 from tests.databases import TestDatabase
-from tests.integration.shop import count_of, launched, launched_async
+from tests.integration.shop import Item, count_of, launched, launched_async, names_of_items
 
 OWN_ERRORS = [
     # What other systems raise may look like what a driver raises when the database is away or busy.
@@ -62,6 +66,30 @@ async def test_an_error_of_the_coroutine_is_its_outcome_at_once(async_dbos: Asyn
     with pytest.raises(type(own_error)):
         await workflow()
     assert calls == [1]
+
+
+def test_a_value_whose_rows_were_rolled_back_is_never_recorded(
+    database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, refused = sessions.record, iter(range(3))
+
+    def refusing(session: Session, dialect: Dialect, entry: StepEntry) -> WriteResult:
+        return record(session, dialect, entry) if next(refused, None) is None else WriteResult.REFUSED
+
+    monkeypatch.setattr(sessions, "record", refusing)
+    with launched(database) as dbos:
+
+        @dbos.transaction(max_attempts=2)
+        def add(session: Session) -> str:
+            session.add(Item(name="added"))
+            return "added"
+
+        @dbos.workflow
+        def workflow() -> str:
+            return add()
+
+        assert workflow() == "added"
+    assert names_of_items(database) == ["added"]
 
 
 class AppError(Exception):
