@@ -14,6 +14,7 @@ from dbos_orm._outcomes import unwrap
 from dbos_orm._runtime import Runtime
 from dbos_orm._steps import body_frame
 from dbos_orm.config import require_count, require_text
+from dbos_orm.errors import ConfigurationError
 from dbos_orm.handles import async_driver_of
 
 S = TypeVar("S")
@@ -34,6 +35,13 @@ class _AnyTransaction(Generic[S, P, R]):
     ) -> None:
         if isolation_level is not None:
             require_text("isolation_level", isolation_level)
+            if isolation_level.replace("_", " ").strip().upper() == "AUTOCOMMIT":
+                raise ConfigurationError(
+                    "isolation_level",
+                    isolation_level,
+                    "a level that has transactions",
+                    "make it a @dbos.step with a connection of its own",
+                )
         if max_attempts is not None:
             require_count("max_attempts", max_attempts)
         self._runtime = runtime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
@@ -20,6 +21,7 @@ _POSITIVE_DURATIONS: Final = (
     "lease", "heartbeat", "tick", "suspend_threshold", "lock_timeout", "launch_timeout", "sqlite_busy_timeout",
 )  # fmt: skip
 _POSITIVE_COUNTS: Final = ("pool_size", "worker_threads", "transaction_attempts", "batch_size")
+_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 _LONGEST_SECONDS: Final = 100 * 366 * 86_400
 """What is longer was not meant, and beyond some point neither dates nor databases can add it."""
 
@@ -58,7 +60,7 @@ def require_text(field: str, value: object) -> None:
 
 def is_storable(text: str) -> bool:
     """Whether every database can hold a text: none holds NUL, or half of a surrogate pair."""
-    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    return _UNSTORABLE.search(text) is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

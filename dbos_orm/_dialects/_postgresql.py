@@ -47,13 +47,8 @@ _DISCONNECTIONS: Final = {
     "25P03",  # idle_in_transaction_session_timeout
 }
 
-_LASTING_REFUSALS: Final = (
-    "authentication failed",
-    "no pg_hba.conf entry",
-    "does not exist",
-    "not permitted to log in",
-)
-"""Refusals to connect that will be the same in a moment; any other passes (the server starts, stops, is full)."""
+_LASTING_REFUSALS: Final = ("authentication failed", "no pg_hba.conf entry", "does not exist")
+"""Refusals to connect that stay. Any other passes, in whatever language: a server that starts, stops or is full."""
 
 
 class PostgreSQLDialect(Dialect):
@@ -61,7 +56,9 @@ class PostgreSQLDialect(Dialect):
 
     begin: ClassVar[str] = "BEGIN"
     single_writer: ClassVar[bool] = False
-    remedy: ClassVar[str] = "give the URL of the primary, for example with target_session_attrs=read-write"
+    remedy: ClassVar[str] = (
+        "give an engine that begins transactions on the primary, for example with target_session_attrs=read-write"
+    )
     locks_rows: ClassVar[bool] = True
     takes_many_rows: ClassVar[bool] = True
 

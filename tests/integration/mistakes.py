@@ -126,7 +126,7 @@ SETTINGS = [
 
 OPTIONS = [
     option("workflow_id", ""),
-    option("workflow_id", 17, "a text of 1 to 1000 characters"),
+    option("workflow_id", 17, "a text of 1 to 1000 bytes in UTF-8"),
     option("workflow_id", PAST_ID),
     option("workflow_id", "a\x00"),
     option("on_existing", "ignore", "'return' or 'raise'"),
