@@ -9,7 +9,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any
 
 from dbos_orm import _launching
 from dbos_orm._binds import ResolvedBind
@@ -36,8 +36,6 @@ from dbos_orm.serialization import Codec, JSONSerializer, PickleSerializer, Type
 
 class AnyDBOS:
     """One application. Made at import, bound to a database, launched to execute; see ``DBOS`` and ``AsyncDBOS``."""
-
-    _decorator: ClassVar[str] = "dbos"
 
     def __init__(self, *, name: str, modules: Sequence[str], config: Config) -> None:
         _require_name(name)
@@ -163,7 +161,6 @@ class AnyDBOS:
         launch = self._runtime.launch
         if launch is None or launch.pid == os.getpid():
             self.shut_down(0)
-            self._unbind()
 
     def forget_parent(self) -> None:
         """In a forked child: what belongs to the parent is dropped; the application is bound, not launched."""
