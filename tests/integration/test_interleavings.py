@@ -13,44 +13,28 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, func, insert, select, text, update
+from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.orm import Session
 
-from dbos_orm import DBOS, Config, Retry, WorkflowState
-from dbos_orm._context import current_frame
+from dbos_orm import DBOS, Retry, WorkflowState
 from dbos_orm._dialects import Dialect
 from dbos_orm._flows.effects import Commit, Effect, Write
 from dbos_orm._store import checkpoints
 from dbos_orm._store.entries import Entry, StepEntry
-from dbos_orm.errors import NonDeterministicError, WorkflowCancelled, WorkflowCancelledError
-from dbos_orm.models import StepAttempt, StepOutput, WorkflowStatus
+from dbos_orm.errors import WorkflowCancelled, WorkflowCancelledError
+from dbos_orm.models import StepOutput, WorkflowStatus
 from tests.databases import TestDatabase
+from tests.integration.interleaving import (
+    PATIENCE,
+    UNAWARE,
+    Place,
+    bound,
+    is_waiting_for_a_lock,
+    locked,
+    status_of,
+)
 from tests.integration.shop import Item, count_of, launched, names_of_items
 from tests.processes import eventually
-
-UNAWARE = Config(tick=600)
-PATIENCE = 20.0
-
-
-class Place:
-    """Where somebody is held until the test lets him go on."""
-
-    def __init__(self) -> None:
-        self._reached = threading.Event()
-        self._is_open = threading.Event()
-
-    def hold(self) -> None:
-        """Say that somebody is here, and wait."""
-        self._reached.set()
-        assert self._is_open.wait(PATIENCE)
-
-    def wait_for_one(self) -> None:
-        """Wait until somebody is here."""
-        assert self._reached.wait(PATIENCE)
-
-    def open(self) -> None:
-        """Let him go on, and all who come later."""
-        self._is_open.set()
 
 
 @pytest.fixture
@@ -58,14 +42,6 @@ def threads() -> Iterator[ThreadPoolExecutor]:
     """Threads for what is to happen at the same time."""
     with ThreadPoolExecutor(40) as pool:
         yield pool
-
-
-@contextmanager
-def bound(database: TestDatabase) -> Iterator[DBOS]:
-    """Another application on the same database, which executes nothing."""
-    other = DBOS(name="shop").bind(database.make_engine())
-    yield other
-    other._unbind()
 
 
 @contextmanager
@@ -96,35 +72,6 @@ def in_one_batch(dbos: DBOS, size: int) -> Iterator[None]:
     eventually(lambda: len(committer._pending) == size, what="the writes of the batch")
     for lane in lanes:
         committer._pass_on(lane)
-
-
-def locked(session: Session, workflow_id: str) -> None:
-    session.execute(select(WorkflowStatus).where(WorkflowStatus.workflow_id == workflow_id).with_for_update())
-
-
-def is_waiting_for_a_lock(database: TestDatabase) -> bool:
-    """Whether some backend of this database waits for another one."""
-    with Session(database.make_engine()) as session:
-        waiting = text(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        return bool(session.scalar(waiting))
-
-
-def status_of(database: TestDatabase, workflow_id: str) -> WorkflowState:
-    with Session(database.make_engine()) as session:
-        return WorkflowState(session.get_one(WorkflowStatus, workflow_id).status)
-
-
-def steal(database: TestDatabase, workflow_id: str) -> None:
-    """Give a workflow to another owner, as a take-over does: the row is locked first."""
-    with Session(database.make_engine()) as session, session.begin():
-        locked(session, workflow_id)
-        session.execute(
-            update(WorkflowStatus)
-            .where(WorkflowStatus.workflow_id == workflow_id)
-            .values(executor_id="thief", owner_token="token of the thief")
-        )
 
 
 def rejected(future: Future[Any]) -> BaseException | None:
@@ -389,104 +336,3 @@ def held_at_commit_of_child(place: Place) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "write", writing)
         yield
-
-
-# -- guarantee 4 and rule 6: tokens ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize("write", ["step", "attempt", "transaction", "sleep", "child", "finish"])
-def test_a_write_with_a_token_that_is_stale_is_refused(
-    database: TestDatabase, threads: ThreadPoolExecutor, write: str
-) -> None:
-    place, went_on = Place(), []
-    with launched(database, config=UNAWARE) as dbos:
-
-        @dbos.step(retry=Retry(max_attempts=2, backoff=0))
-        def step() -> None:
-            place.hold()
-            assert write == "step"
-
-        @dbos.transaction
-        def add(session: Session) -> None:
-            session.add(Item(name="stale"))
-
-        @dbos.workflow
-        def child() -> None: ...
-
-        operations: dict[str, Callable[[], object]] = {
-            "step": step,
-            "attempt": step,
-            "transaction": add,
-            "sleep": lambda: dbos.sleep(0),
-            "child": child.start,
-            "finish": lambda: None,
-        }
-
-        @dbos.workflow
-        def workflow() -> None:
-            if write not in ("step", "attempt"):
-                place.hold()
-            operations[write]()
-            went_on.append(write)
-
-        handle = workflow.options(workflow_id="run").start()
-        place.wait_for_one()
-        steal(database, "run")
-        before = rows_of(database)
-        place.open()
-        runs = dbos._runtime.bound("this test").runs
-        eventually(lambda: len(runs) == 0, what="the quiet end of the run")
-        assert rows_of(database) == before
-        assert handle.status() is WorkflowState.PENDING
-    assert went_on == (["finish"] if write == "finish" else [])
-
-
-def rows_of(database: TestDatabase) -> list[list[str]]:
-    with Session(database.make_engine()) as session:
-        tables = (WorkflowStatus, StepOutput, StepAttempt, Item)
-        return [sorted(map(repr, session.execute(select(table.__table__)))) for table in tables]
-
-
-def test_two_steps_that_were_given_one_number_are_told_from_one_step_recorded_twice(database: TestDatabase) -> None:
-    with launched(database, config=UNAWARE) as dbos:
-
-        @dbos.step
-        def step() -> str:
-            return "value"
-
-        @dbos.workflow
-        def workflow() -> None:
-            step()
-            frame = current_frame.get()
-            assert frame is not None
-            frame.scope.drawn -= 1
-            step()
-
-        with pytest.raises(NonDeterministicError):
-            workflow()
-
-
-def test_a_step_that_an_earlier_owner_recorded_meanwhile_is_adopted(
-    database: TestDatabase, threads: ThreadPoolExecutor
-) -> None:
-    # Rule 6, another token under our number: what is recorded counts, and what we computed does not.
-    place = Place()
-    with launched(database, config=UNAWARE) as dbos:
-
-        @dbos.step
-        def step() -> str:
-            place.hold()
-            return "ours"
-
-        @dbos.workflow
-        def workflow() -> str:
-            return step()
-
-        called = threads.submit(workflow.options(workflow_id="run"))
-        place.wait_for_one()
-        with Session(database.make_engine()) as session, session.begin():
-            row = StepOutput(workflow_id="run", scope="", step_id=1, write_id=1, owner_token="earlier")
-            row.name, row.kind, row.output = step.name, "step", '"theirs"'
-            session.add(row)
-        place.open()
-        assert called.result(PATIENCE) == "theirs"
