@@ -70,9 +70,13 @@ def _check_workflow_id(value: object) -> None:
 
 
 def _check_deadline(value: object) -> None:
-    if not isinstance(value, datetime) or value.utcoffset() is None:
+    # The first and the last year cannot be told in every time zone: a row that cannot be read could never be claimed.
+    if not isinstance(value, datetime) or value.utcoffset() is None or not 1 < value.year < 9999:
         raise ConfigurationError(
-            "deadline", value, "a datetime with a time zone", "pass for example datetime.now(UTC) + timedelta(hours=1)"
+            "deadline",
+            value,
+            "a datetime with a time zone, in the years 2 to 9998",
+            "pass for example datetime.now(UTC) + timedelta(hours=1); leave it out for none",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -110,6 +111,17 @@ def test_attributes_that_no_database_can_hold_are_refused(dbos: DBOS, value: dic
 
     with pytest.raises(ConfigurationError, match="texts that a database can hold"):
         work.options(attributes=value)
+
+
+@pytest.mark.parametrize("deadline", [datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)])
+def test_a_deadline_that_has_no_local_time_is_refused(dbos: DBOS, deadline: datetime) -> None:
+    """Read in the zone of the server its year has five digits: the row would keep all others from being claimed."""
+
+    @dbos.workflow
+    def work() -> None: ...
+
+    with pytest.raises(ConfigurationError, match="in the years 2 to 9998"):
+        work.options(deadline=deadline)
 
 
 async def test_a_plain_step_may_raise_stop_iteration(async_dbos: AsyncDBOS) -> None:
