@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import CodeType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from sqlalchemy import Engine, select
 from sqlalchemy.engine import Connection
@@ -87,17 +87,17 @@ class Fate:
     def performing(self) -> Iterator[None]:
         """Around one effect: count it, and die if it is the one; nothing is performed by the dead."""
         if self.is_over:
-            self._die()
+            self.die()
         with self._lock:
             self.count += 1
             number = self.count
             self.under_way += 1
         try:
             if number == self.at and self.when is When.BEFORE:
-                self._die()
+                self.die()
             yield
             if number == self.at or self.is_over:
-                self._die()
+                self.die()
         finally:
             with self._lock:
                 self.under_way -= 1
@@ -119,7 +119,8 @@ class Fate:
         self._tried[type(effect)] += 1
         return self._tried[type(effect)] - 1
 
-    def _die(self) -> None:
+    def die(self) -> NoReturn:
+        """End the process of this tree here and now; also for the code of a step."""
         self.is_over = True
         # Also those that began since: a run that ends in another way is handed over, which the dead do not do.
         for run in tuple(self.runs):
