@@ -12,7 +12,7 @@ import enum
 import inspect
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -298,6 +298,19 @@ def _site_of(flow: Any) -> tuple[CodeType, int]:
 _ITERATION = Effect.__iter__.__code__
 
 
+class _HandedOver(deque[Run]):
+    """What a process is going to hand over: nothing of the dead."""
+
+    def __init__(self, fates: Fates) -> None:
+        super().__init__()
+        self._fates = fates
+
+    def append(self, run: Run, /) -> None:
+        fate = self._fates.of(run.workflow_id)
+        if fate is None or not fate.is_over:
+            super().append(run)
+
+
 # -- lives of a process --------------------------------------------------------------------------
 
 
@@ -307,6 +320,7 @@ def process(dbos: DBOS, engine: Engine, fates: Fates) -> Iterator[Service]:
     dbos.bind(engine)
     binding = dbos._runtime.bound("a test")
     binding.driver = DroppingDriver(binding.driver, fates)
+    binding.runs.dropped = _HandedOver(fates)
     dbos.launch()
     try:
         yield _tick_of(dbos)
@@ -321,6 +335,7 @@ async def async_process(dbos: AsyncDBOS, engine: AsyncEngine, fates: Fates) -> A
     binding = dbos._runtime.bound("a test")
     assert binding.async_driver is not None
     binding.async_driver = AsyncDroppingDriver(binding.async_driver, fates)
+    binding.runs.dropped = _HandedOver(fates)
     await dbos.launch()
     try:
         yield _tick_of(dbos)
