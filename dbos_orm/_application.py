@@ -145,11 +145,11 @@ class AnyDBOS:
 
     def shut_down(self, timeout: Duration) -> None:
         """What ``shutdown`` does, blocking."""
+        patience = seconds(timeout, field="timeout")
         launched, self._launched = self._launched, None
         if launched is None or launched.launch.pid != os.getpid():
             self._unbind()
             return
-        patience = seconds(timeout, field="timeout")
         try:
             _launching.shutdown(self._runtime, launched, patience)
         finally:
@@ -168,8 +168,12 @@ class AnyDBOS:
         binding, launch = self._runtime.binding, self._runtime.launch
         if launch is not None:
             launch.is_forked = True
+        self._runtime.application.identifiers.begin_again()
+        self._runtime.application.registry.begin_again()
         if binding is None or self._resolved is None:
             return
+        if self._resolved.is_ours:
+            self._resolved.engine.dispose(close=False)
         binding.forget()
         self._runtime.binding = _binding_of(self._runtime.application, self._resolved)
 

@@ -86,13 +86,16 @@ class Scope:
 class Launch:
     """One launch of an application in this process: its name in the database, and how long its lease holds.
 
-    ``lease_ends`` is on the steady clock, counted from when the last good renewal was sent. A process that
-    was declared dead and lives goes on under another ``executor_id``, without the runs it had.
+    ``owner`` is the application, which may be launched again: a run that a former launch left behind is
+    still its run, and ended. ``lease_ends`` is on the steady clock, counted from when the last good
+    renewal was sent. A process that was declared dead and lives goes on under another ``executor_id``,
+    without the runs it had.
     """
 
-    __slots__ = ("executor_id", "is_forked", "is_over", "lease_ends", "pid")
+    __slots__ = ("executor_id", "is_forked", "is_over", "lease_ends", "owner", "pid")
 
-    def __init__(self, executor_id: str, *, lease_ends: float) -> None:
+    def __init__(self, executor_id: str, *, lease_ends: float, owner: object = None) -> None:
+        self.owner = owner
         self.executor_id = executor_id
         self.lease_ends = lease_ends
         self.is_over = False

@@ -25,6 +25,13 @@ class IdentifierSource:
         self._milliseconds = 0
         self._counter = 0
 
+    def begin_again(self) -> None:
+        """In a forked child: a lock of its own, and numbers that the parent does not draw too."""
+        self._lock = threading.Lock()
+        self._random = random.Random(secrets.randbits(128))
+        self._counter = 0
+        self._milliseconds = 0
+
     def workflow_id(self) -> str:
         """A new UUIDv7 as text with hyphens, greater than every one made before by this object."""
         with self._lock:

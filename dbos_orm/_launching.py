@@ -17,9 +17,8 @@ from dbos_orm._clock import steady_seconds
 from dbos_orm._context import Launch, logger
 from dbos_orm._dialects import Fault
 from dbos_orm._drivers.binding import Binding
-from dbos_orm._identifiers import executor_id
 from dbos_orm._runtime import Runtime
-from dbos_orm._services.leases import LeaseObserver, LeaseService
+from dbos_orm._services.leases import LeaseObserver, LeaseService, new_executor_id
 from dbos_orm._services.recovery import Recovery
 from dbos_orm._services.service import Service
 from dbos_orm._services.tick import TickService
@@ -51,15 +50,19 @@ def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool) -> Launch
     for module in modules:
         importlib.import_module(module)
     _require_schema(binding, migrate=migrate)
-    name = executor_id() if env.config.executor_id is None else f"{env.config.executor_id}-{executor_id()}"
-    started = Launch(name, lease_ends=steady_seconds() + seconds(env.config.lease))
+    name = new_executor_id(env.config)
+    started = Launch(name, lease_ends=steady_seconds() + seconds(env.config.lease), owner=runtime)
     leases = LeaseService(binding, started)
     leases.register()
-    recovery = Recovery(binding, started, LeaseObserver(leases))
-    tick = TickService(binding, started, recovery)
+    try:
+        recovery = Recovery(binding, started, LeaseObserver(leases))
+        tick = TickService(binding, started, recovery)
+        recovery.expire_dead(tick.look())  # now, so that their workflows count as interrupted in the report
+        _report(binding, started)
+    except BaseException:
+        _leave(binding, started)
+        raise
     runtime.launch = started
-    recovery.expire_dead(tick.look())  # now, so that their workflows count as interrupted in the report
-    _report(binding, started)
     for service in (leases, tick):
         service.start()
     return Launched(started, (tick, leases))
@@ -72,19 +75,28 @@ def shutdown(runtime: Runtime, launched: Launched, timeout: float) -> None:
     """
     binding = runtime.bound("shutdown()")
     tick, leases = launched.services
-    tick.stop()
-    binding.runs.wait_until_none(timeout)
-    _hand_over_all(binding)
-    leases.stop()
-    launched.launch.is_over = True
     try:
-        binding.gateway.change(partial(executors.remove, executor_id=launched.launch.executor_id))
+        tick.stop()
+        binding.runs.wait_until_none(timeout)
+    finally:
+        # From here on nobody waits for an outcome of ours: callers learn that the launch is over.
+        launched.launch.is_over = True
+        try:
+            _hand_over_all(binding)
+        finally:
+            leases.stop()
+            _leave(binding, launched.launch)
+
+
+def _leave(binding: Binding, launch: Launch) -> None:
+    try:
+        binding.gateway.change(partial(executors.remove, executor_id=launch.executor_id))
     except DatabaseUnavailableError as error:
         logger.warning("the database is away at shutdown; others will notice: %s", error)
 
 
 def _hand_over_all(binding: Binding) -> None:
-    runs = [run for run in binding.runs.all() if run.stop is None]
+    runs = [*binding.runs.all(), *binding.runs.dropped]
     for run in runs:
         run.end_with(OwnershipLost(run.workflow_id))
     owned = [(run.workflow_id, run.owner_token) for run in runs]

@@ -40,6 +40,10 @@ class Registry:
     _steps: dict[str, Callable[..., Any]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def begin_again(self) -> None:
+        """In a forked child: a lock that nobody holds."""
+        self._lock = threading.Lock()
+
     def add_workflow(self, workflow: RegisteredWorkflow) -> None:
         """Make the name stand for this workflow.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from dbos_orm._context import Launch
+from dbos_orm._context import Frame, Launch, current_frame, require_home
 from dbos_orm._drivers.binding import Application, Binding
 from dbos_orm.errors import ForkedProcessError, NotBoundError, NotLaunchedError
 
@@ -46,8 +46,26 @@ class Runtime:
             raise ForkedProcessError(operation, self.launch.pid, os.getpid())
         return binding, self.launch
 
+    def frame(self) -> Frame | None:
+        """The frame of the run of this application that the caller is in, if it is in one."""
+        frame = current_frame.get()
+        return None if frame is None or frame.run.launch.owner is not self else frame
+
     @property
     def executing(self) -> Launch | None:
         """The launch, if workflows are executed in this process now."""
         launch = self.launch
         return None if launch is None or launch.is_over or launch.pid != os.getpid() else launch
+
+
+def body_frame(runtime: Runtime, operation: str) -> Frame | None:
+    """The frame of the workflow body of this application that is calling; None where a call is a plain one.
+
+    Raises:
+        StepOutsideScopeError: the caller is a task or thread of its own.
+    """
+    frame = runtime.frame()
+    if frame is None or frame.step is not None:
+        return None
+    require_home(frame, operation)
+    return frame

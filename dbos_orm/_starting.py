@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias, TypedDict
 
-from dbos_orm._context import Frame, Launch, Run, StepKey, current_frame, current_transaction, require_home
+from dbos_orm._context import Frame, Launch, Run, StepKey, current_transaction, require_home
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.calling import Plan
 from dbos_orm._flows.effects import RunBody
@@ -140,10 +140,10 @@ def parent_frame(runtime: Runtime, name: str) -> Frame | None:
         StartInStepError: a step is running here; it would start another workflow each time it is tried.
         StepOutsideScopeError: the caller is a task or thread of its own.
     """
-    frame = current_frame.get()
+    frame = runtime.frame()
     if current_transaction.get() is not None:
         raise StartInStepError(name, "transaction" if frame is None or frame.step is None else frame.step.name)
-    if frame is None or frame.run.launch is not runtime.launch:
+    if frame is None:
         return None
     if frame.step is not None:
         raise StartInStepError(name, frame.step.name)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from dbos_orm._callables import AwaitedWhenCalled, describe_as
-from dbos_orm._context import Frame, current_frame, require_home
+from dbos_orm._context import Frame
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.stepping import StepCall, step
 from dbos_orm._outcomes import unwrap
 from dbos_orm._retry import Retry
-from dbos_orm._runtime import Runtime
+from dbos_orm._runtime import Runtime, body_frame
 from dbos_orm.handles import async_driver_of
 
 P = ParamSpec("P")
@@ -78,16 +78,3 @@ class AsyncStep(AwaitedWhenCalled, _AnyStep[P, R]):
 
     async def _run_plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         return cast("R", await asyncio.to_thread(self._function, *args, **kwargs))
-
-
-def body_frame(runtime: Runtime, operation: str) -> Frame | None:
-    """The frame of the workflow body of this application that is calling; None where a call is a plain one.
-
-    Raises:
-        StepOutsideScopeError: the caller is a task or thread of its own.
-    """
-    frame = current_frame.get()
-    if frame is None or frame.step is not None or frame.run.launch is not runtime.launch:
-        return None
-    require_home(frame, operation)
-    return frame

@@ -11,8 +11,7 @@ from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.effects import Flow, Outcome
 from dbos_orm._flows.transacting import TransactionCall, plain_transaction, transaction
 from dbos_orm._outcomes import unwrap
-from dbos_orm._runtime import Runtime
-from dbos_orm._steps import body_frame
+from dbos_orm._runtime import Runtime, body_frame
 from dbos_orm.config import require_count, require_text
 from dbos_orm.errors import ConfigurationError
 from dbos_orm.handles import async_driver_of

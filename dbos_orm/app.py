@@ -63,6 +63,8 @@ class DBOS(AnyDBOS):
             ConfigurationError: the bind cannot work, or the application is launched.
         """
         self._bind(resolve_sync(bind))
+        self._given = bind
+        self._runtime.bind_given = lambda: self.bind(bind)
         return self
 
     def launch(self, bind: SyncBind | None = None, *, migrate: bool | None = None) -> Self:
@@ -77,8 +79,10 @@ class DBOS(AnyDBOS):
             SchemaVersionError: the tables are missing, older or newer.
         """
         self._refuse_second_launch()
-        if bind is not None or self._runtime.binding is None:
-            self._bind(resolve_sync(bind if bind is not None else self._given))
+        if bind is not None:
+            self.bind(bind)
+        elif self._runtime.binding is None:
+            self._bind(resolve_sync(self._given))
         binding = self._runtime.bound("launch()")
         try:
             _launching.reach(binding)

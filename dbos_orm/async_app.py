@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Callable, Coroutine, Generator, Sequence
+from concurrent.futures import Future
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, overload
@@ -64,6 +66,8 @@ class AsyncDBOS(AnyDBOS):
             ConfigurationError: the bind cannot work, or the application is launched.
         """
         self._bind(resolve_async(bind))
+        self._given = bind
+        self._runtime.bind_given = lambda: self.bind(bind)
         return self
 
     def launch(self, bind: AsyncBind | None = None, *, migrate: bool | None = None) -> _Launching:
@@ -77,7 +81,7 @@ class AsyncDBOS(AnyDBOS):
     async def shutdown(self, timeout: Duration = 30) -> None:
         """Stop: wait up to ``timeout`` for running workflows, then hand the rest to other processes."""
         resolved = self._resolved
-        await asyncio.to_thread(self.shut_down, timeout)
+        await _in_own_thread(lambda: self.shut_down(timeout))
         await _close_ours(resolved)
 
     async def __aenter__(self) -> Self:
@@ -94,17 +98,20 @@ class AsyncDBOS(AnyDBOS):
     async def launch_here(self, bind: AsyncBind | None, migrate: bool | None) -> None:
         """What ``launch`` does when it is awaited."""
         loop = asyncio.get_running_loop()
-        if bind is not None or self._runtime.binding is None:
-            self._bind(resolve_async(bind if bind is not None else self._given))
+        if bind is not None:
+            self.bind(bind)
+        elif self._runtime.binding is None:
+            self._bind(resolve_async(self._given))
         binding = self._runtime.bound("launch()")
         async_driver_of(binding).loop = loop
         resolved = self._resolved
         try:
-            await asyncio.to_thread(_launching.reach, binding)
+            await _in_own_thread(lambda: _launching.reach(binding))
             await greenlet_spawn(_launching.probe, binding)
-            await asyncio.to_thread(lambda: self._launch(migrate=migrate))
+            await _in_own_thread(lambda: self._launch(migrate=migrate))
         except BaseException:
-            await asyncio.to_thread(self._unbind)
+            # Also where the launch went through after its caller had been cancelled.
+            await _in_own_thread(lambda: self.shut_down(0))
             await _close_ours(resolved)
             raise
 
@@ -245,6 +252,30 @@ async def _now(binding: Binding, flow: Flow[Outcome]) -> datetime:
 
 async def _sleep(binding: Binding, flow: Flow[None]) -> None:
     await async_driver_of(binding).run(flow)
+
+
+async def _in_own_thread(call: Callable[[], None]) -> None:
+    """Run blocking code beside the loop, not behind the user's steps in its executor; to the end, even if cancelled."""
+    done: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            call()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    thread = threading.Thread(target=work, name="dbos-life-cycle", daemon=True)
+    thread.start()
+    waiting = asyncio.wrap_future(done)
+    try:
+        await asyncio.shield(waiting)
+    except asyncio.CancelledError:
+        await asyncio.wait([waiting])
+        raise
+    finally:
+        thread.join()
 
 
 async def _close_ours(resolved: ResolvedBind | None) -> None:

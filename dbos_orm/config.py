@@ -95,7 +95,7 @@ class Config:
     max_recovery_attempts: int | None = 100
     """Take-overs without a new recorded step after which a workflow is given up; ``None``: never."""
     executor_id: str | None = None
-    """The name of this process in the database; a new one per launch by default."""
+    """Stands in front of the name that each launch gets in the database; for people."""
     application_version: str | None = None
     """Replaces the version that is computed from each workflow's source."""
     serializer: str = "json"

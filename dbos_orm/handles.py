@@ -6,14 +6,14 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from dbos_orm._context import Frame, current_frame, current_transaction, require_home
+from dbos_orm._context import current_transaction
 from dbos_orm._drivers.async_driver import AsyncDriver
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows import inspecting, operating, running
 from dbos_orm._flows.effects import Flow, Outcome
 from dbos_orm._flows.environment import Environment
 from dbos_orm._outcomes import Returned, unwrap
-from dbos_orm._runtime import Runtime
+from dbos_orm._runtime import Runtime, body_frame
 from dbos_orm._states import WorkflowState
 from dbos_orm._store.snapshots import StepInfo, WorkflowInfo
 from dbos_orm.config import Duration, seconds
@@ -39,14 +39,14 @@ class _Handle(Generic[R_co]):
 
     def _result(self, binding: Binding, timeout: Duration | None) -> Flow[Outcome]:
         patience = None if timeout is None else seconds(timeout, field="timeout")
-        env, frame = binding.environment, _body_frame(self._runtime, "result()")
+        env, frame = binding.environment, body_frame(self._runtime, "result()")
         if frame is None:
             return running.await_outcome(env, self.workflow_id, seconds=patience)
         return operating.await_in_workflow(env, frame, frame.scope.draw(), self.workflow_id, patience)
 
     def _asked(self, binding: Binding, name: str, ask: Callable[[Environment, str], Flow[Any]]) -> Flow[Outcome]:
         """A question whose answer is recorded if a workflow asks it, so that a replay decides the same way."""
-        env, frame = binding.environment, _body_frame(self._runtime, f"{name}()")
+        env, frame = binding.environment, body_frame(self._runtime, f"{name}()")
 
         def answer() -> Flow[Outcome]:
             return Returned((yield from ask(env, self.workflow_id)))
@@ -165,15 +165,6 @@ class AsyncWorkflowHandle(_Handle[R_co]):
 
 async def _answer(binding: Binding, flow: Flow[Outcome]) -> Any:
     return unwrap(await async_driver_of(binding).run(flow))
-
-
-def _body_frame(runtime: Runtime, operation: str) -> Frame | None:
-    """The frame of the workflow body that asks, if one of this application does; steps ask without a record."""
-    frame = current_frame.get()
-    if frame is None or frame.step is not None or frame.run.launch is not runtime.launch:
-        return None
-    require_home(frame, operation)
-    return frame
 
 
 def async_driver_of(binding: Binding) -> AsyncDriver:

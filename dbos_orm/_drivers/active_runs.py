@@ -21,6 +21,11 @@ class ActiveRuns:
         self._runs: dict[str, Run] = {}
         self._waiting: dict[str, set[Callable[[], None]]] = {}
 
+    def drop(self, run: Run) -> None:
+        """Note that a run has ended here without an outcome; it is handed over if it is still ours."""
+        run.end_with(OwnershipLost(run.workflow_id))
+        self.dropped.append(run)
+
     def begin(self, run: Run) -> None:
         """Add a run that this process executes, or is going to."""
         with self._changed:

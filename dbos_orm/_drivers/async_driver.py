@@ -155,6 +155,11 @@ class AsyncDriver:
     async def _spawn(self, effect: effects.Spawn) -> None:
         self.spawn(effect)
 
+    @property
+    def can_spawn(self) -> bool:
+        """Whether the loop that launched the application is running."""
+        return self.loop is not None and self.loop.is_running()
+
     def spawn(self, effect: effects.Spawn) -> None:
         """``Spawn`` from any thread: a task of the application's loop, in a context of its own."""
         assert self.loop is not None
@@ -180,7 +185,7 @@ class AsyncDriver:
     # -- the database ----------------------------------------------------------------------------
 
     async def _write(self, effect: effects.Write) -> WriteResult:
-        return await self._committer.write_async(effect.entry, effect.run)
+        return await self._committer.write_async(effect.entry, effect.run, effect.starts)
 
     async def _write_alone(self, effect: effects.WriteAlone) -> WriteResult:
         return await self._gateway.attempt_async(lambda: commits.write_alone(self._gateway, effect.entry), effect.run)
@@ -219,12 +224,13 @@ class AsyncDriver:
         if turn is not None:
             try:
                 await asyncio.wrap_future(turn)
-            except asyncio.CancelledError:
-                if not turn.cancel():
-                    self._source.release_turn()
+            except BaseException:
+                self._source.withdraw_turn(turn)
                 raise
-        session: AsyncSession = self._source.make()
+        session: AsyncSession | None = None
         try:
+            session = self._source.make()
+            assert session is not None
             await session.run_sync(sessions.begin, effect.isolation_level)
         except BaseException as error:
             await asyncio.shield(self._close(session))
@@ -252,10 +258,11 @@ class AsyncDriver:
     async def _roll_back(self, effect: effects.Rollback) -> None:
         await asyncio.shield(self._close(effect.session))
 
-    async def _close(self, session: AsyncSession) -> None:
+    async def _close(self, session: AsyncSession | None) -> None:
         # Closing rolls back; if even that fails the connection is gone, and the transaction with it.
         try:
-            await _outcome(session.close())
+            if session is not None:
+                await _outcome(session.close())
         finally:
             self._source.release_turn()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import async_scoped_session
@@ -27,6 +27,9 @@ from dbos_orm._identifiers import IdentifierSource
 from dbos_orm._registry import Registry
 from dbos_orm.config import Config
 from dbos_orm.serialization import Codec
+
+_ASYNC_RUNS: Final = 1000
+"""Coroutines that one process takes from the database at the same time: each is memory, none is a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,13 @@ class Binding:
     def dialect(self) -> Dialect:
         """What is known about the database."""
         return self.environment.dialect
+
+    @property
+    def free(self) -> int:
+        """How many more workflows this process may take from the database now."""
+        if self.async_driver is None:
+            return self.threads.free
+        return max(0, _ASYNC_RUNS - len(self.runs)) if self.async_driver.can_spawn else 0
 
     def spawn(self, run: Run, body: RunBody) -> None:
         """Execute an owned run in the background, on threads or on the event loop as its function wants it."""
@@ -117,6 +127,7 @@ def bind(
         gateway, heartbeat_gateway = Gateway(pool, dialect, config), Gateway(heartbeat_pool, dialect, config)
     # One line for everybody in this process who is about to write.
     heartbeat_gateway.writer = gateway.writer
+    runs = ActiveRuns()
     environment = Environment(
         application.name,
         config,
@@ -125,8 +136,9 @@ def bind(
         application.registry,
         dialect,
         application.identifiers,
+        runs.drop,
     )
-    committer, runs = Committer(gateway, config), ActiveRuns()
+    committer = Committer(gateway, config, runs.drop)
     threads = WorkerThreads(config.worker_threads, f"dbos-{application.name}")
     source = SessionSource(factory, dialect, gateway.writer, registry)
     binding = Binding(

@@ -1,7 +1,7 @@
 """Group commit: what many runs record at the same time shares one transaction.
 
-There are a few lanes, each with a connection. The caller who finds a lane free becomes its leader and
-writes at once; who finds none joins those that wait. A leader who is done takes all that waits as the next
+The caller who finds a lane free (a connection; there is one) becomes its leader and writes at once; who
+finds none joins those that wait. A leader who is done takes all that waits as the next
 batch and makes one of its members the leader of it. One caller alone pays no thread switch, a hundred pay
 a few commits.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from sqlalchemy.engine import Connection
@@ -25,7 +25,7 @@ from dbos_orm._store.entries import Entry
 from dbos_orm.config import Config
 
 _LANES: Final = 1
-"""Measured: a second lane lets a start or a finish through while a batch of steps waits for the disk."""
+"""Batches under way at the same time; more were not faster when it was measured on two cores."""
 
 
 class Lane:
@@ -51,11 +51,13 @@ class Ticket:
     waited, and can lead nobody.
     """
 
-    __slots__ = ("entry", "error", "future", "is_gone", "result", "run", "task", "wake")
+    __slots__ = ("entry", "error", "future", "is_done", "is_gone", "result", "run", "starts", "task", "wake")
 
-    def __init__(self, entry: Entry, run: Run | None) -> None:
+    def __init__(self, entry: Entry, run: Run | None, starts: Run | None) -> None:
         self.entry = entry
         self.run = run
+        self.starts = starts
+        self.is_done = False
         self.result = WriteResult.STALLED
         self.error: BaseException | None = None
         self.is_gone = False
@@ -74,8 +76,9 @@ class Ticket:
 class Committer:
     """Writes entries in batches."""
 
-    def __init__(self, gateway: Gateway, config: Config) -> None:
+    def __init__(self, gateway: Gateway, config: Config, drop: Callable[[Run], None]) -> None:
         self._gateway = gateway
+        self._drop = drop
         self._dialect = gateway.dialect
         self._batch_size: Final = config.batch_size
         self._lock = threading.Lock()
@@ -83,12 +86,16 @@ class Committer:
         self._lanes = [Lane() for _ in range(1 if self._dialect.single_writer else _LANES)]
         self._free = list(self._lanes)
 
-    def write(self, entry: Entry, run: Run | None) -> WriteResult:
-        """Write an entry together with whatever others write now, and wait for the commit."""
-        ticket = Ticket(entry, run)
+    def write(self, entry: Entry, run: Run | None, starts: Run | None = None) -> WriteResult:
+        """Write an entry together with whatever others write now, and wait for the commit.
+
+        ``starts`` is the run that the entry begins: if its caller is interrupted meanwhile, ``drop`` gets it once the
+        write is through, because nobody else knows of it.
+        """
+        ticket = Ticket(entry, run, starts)
         lane = self._line_up(ticket)
         if lane is not None and not self._gateway.has_service_loop:
-            self._lead(lane, [ticket])
+            self._lead(lane, [ticket], ticket)
             return ticket.outcome()
         assert ticket.wake is not None
         if lane is not None:
@@ -99,18 +106,22 @@ class Committer:
             self._withdraw(ticket)
             raise
         if ticket.task is not None:
-            self._lead(*ticket.task)
+            self._lead(*ticket.task, ticket)
         return ticket.outcome()
 
-    async def write_async(self, entry: Entry, run: Run | None) -> WriteResult:
+    async def write_async(self, entry: Entry, run: Run | None, starts: Run | None = None) -> WriteResult:
         """``write`` for a coroutine: the flush happens on the service loop."""
-        ticket = Ticket(entry, run)
+        ticket = Ticket(entry, run, starts)
         ticket.future = asyncio.get_running_loop().create_future()
         lane = self._line_up(ticket)
         if lane is not None:
             self._gateway.start(lambda: self._lead_while_pending(lane, [ticket]))
-        # Nobody can cancel what happens on the service loop: then the ticket just has no reader any more.
-        await ticket.future
+        try:
+            await ticket.future
+        except BaseException:
+            # Nobody can cancel what happens on the service loop: the ticket just has no reader any more.
+            self._withdraw(ticket)
+            raise
         return ticket.outcome()
 
     def close(self) -> None:
@@ -137,7 +148,9 @@ class Committer:
         """Note that the ticket's thread no longer waits; if it was to lead, somebody else must."""
         with self._lock:
             ticket.is_gone = True
-            task, ticket.task = ticket.task, None
+            is_done, task, ticket.task = ticket.is_done, ticket.task, None
+        if is_done and ticket.starts is not None:
+            self._drop(ticket.starts)
         if task is not None:
             lane, batch = task
             with self._lock:
@@ -146,26 +159,52 @@ class Committer:
 
     def _lead_while_pending(self, lane: Lane, batch: list[Ticket]) -> None:
         while batch:
-            self._flush(lane, batch)
+            try:
+                self._flush(lane, batch)
+            except BaseException as error:
+                lane.drop()
+                self._give_up(lane, batch, error)
+                raise
             with self._lock:
                 following = self._next_batch()
                 if not following:
                     self._free.append(lane)
-            _wake(batch)
+            self._wake(batch)
             batch = following
 
-    def _lead(self, lane: Lane, batch: list[Ticket]) -> None:
-        """Flush a batch, pass the lane on, and wake those who waited."""
+    def _give_up(self, lane: Lane, batch: list[Ticket], error: BaseException) -> None:
+        """The service loop ends: nobody will write what is pending, and whoever waits for it must hear that."""
+        with self._lock:
+            batch += self._pending
+            self._pending.clear()
+            self._free.append(lane)
+        for ticket in batch:
+            ticket.error = ticket.error or error
+        self._wake(batch)
+
+    def _lead(self, lane: Lane, batch: list[Ticket], own: Ticket) -> None:
+        """Flush a batch in which the caller's ``own`` ticket is, pass the lane on, and wake those who waited."""
         try:
             self._flush(lane, batch)
         except BaseException:
             # Only this thread was interrupted: the others' entries count as stalled, and are written alone.
             lane.drop()
+            own.is_gone = True
             raise
         finally:
             # The next leader first: its flush waits for the disk while the others go on in Python.
             self._pass_on(lane)
-            _wake(batch)
+            self._wake(batch)
+
+    def _wake(self, batch: Sequence[Ticket]) -> None:
+        """Tell those who wait that their tickets are done, and see to the runs of those who do not any more."""
+        with self._lock:
+            for ticket in batch:
+                ticket.is_done = True
+            orphans = [ticket.starts for ticket in batch if ticket.is_gone and ticket.starts is not None]
+        for run in orphans:
+            self._drop(run)
+        _wake(batch)
 
     def _pass_on(self, lane: Lane) -> None:
         with self._lock:

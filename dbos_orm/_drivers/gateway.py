@@ -87,7 +87,12 @@ class Gateway:
         if not self.dialect.single_writer:
             yield
             return
-        self.wait_for_turn(self.writer.request())
+        turn = self.writer.request()
+        try:
+            self.wait_for_turn(turn)
+        except BaseException:
+            self.writer.withdraw(turn)
+            raise
         try:
             yield
         finally:

@@ -45,6 +45,11 @@ class SessionSource:
         """A turn at writing, to be waited for; None if there is no need of one."""
         return None if self._writer is None else self._writer.request()
 
+    def withdraw_turn(self, turn: Future[None]) -> None:
+        """Give up a turn that was requested, whether it has come or not."""
+        if self._writer is not None:
+            self._writer.withdraw(turn)
+
     def release_turn(self) -> None:
         """Give the turn back, once the session is closed."""
         if self._writer is not None:

@@ -133,7 +133,7 @@ class SyncDriver:
     # -- the database ----------------------------------------------------------------------------
 
     def _write(self, effect: effects.Write) -> WriteResult:
-        return self._committer.write(effect.entry, effect.run)
+        return self._committer.write(effect.entry, effect.run, effect.starts)
 
     def _write_alone(self, effect: effects.WriteAlone) -> WriteResult:
         return self._gateway.attempt(lambda: commits.write_alone(self._gateway, effect.entry), effect.run)
@@ -172,12 +172,19 @@ class SyncDriver:
     def _open_session(self, effect: effects.OpenSession) -> Outcome:
         turn = self._source.request_turn()
         if turn is not None:
-            turn.result()
-        session = self._source.make()
+            try:
+                turn.result()
+            except BaseException:
+                self._source.withdraw_turn(turn)
+                raise
+        session = None
         try:
+            session = self._source.make()
             sessions.begin(session, effect.isolation_level)
-        except Exception as error:
+        except BaseException as error:
             self._close(session)
+            if not isinstance(error, Exception):
+                raise
             return Raised(error)
         return Returned(session)
 
@@ -196,10 +203,11 @@ class SyncDriver:
     def _roll_back(self, effect: effects.Rollback) -> None:
         self._close(effect.session)
 
-    def _close(self, session: Session) -> None:
+    def _close(self, session: Session | None) -> None:
         # Closing rolls back; if even that fails the connection is gone, and the transaction with it.
         try:
-            _outcome(session.close)
+            if session is not None:
+                _outcome(session.close)
         finally:
             self._source.release_turn()
 

@@ -31,6 +31,11 @@ class WriterTurn:
         turn.set_result(None)
         return turn
 
+    def withdraw(self, turn: Future[None]) -> None:
+        """Give up a turn that was requested, whether it has come or not."""
+        if not turn.cancel():
+            self.release()
+
     def release(self) -> None:
         """Pass the turn on to who waits longest."""
         while True:

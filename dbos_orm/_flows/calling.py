@@ -34,10 +34,14 @@ class Plan:
 
 def start_workflow(env: Environment, plan: Plan) -> Flow[bool]:
     """Store a workflow and run it in the background, here or wherever it is claimed; False if its ID was known."""
-    created = yield from _store(env, plan)
-    if created and plan.run is not None:
-        plan.run.outer = None  # in the background it has a stack of its own
-        yield from Spawn(plan.run, _isolated(env, plan))
+    try:
+        created, is_ours = yield from _store(env, plan)
+        if is_ours and plan.run is not None:
+            plan.run.outer = None  # in the background it has a stack of its own
+            yield from Spawn(plan.run, _isolated(env, plan))
+    except GeneratorExit:
+        _drop(env, plan)
+        raise
     return created
 
 
@@ -49,13 +53,17 @@ def call_workflow(env: Environment, plan: Plan, result_key: StepKey | None) -> F
     assert plan.run is not None
     workflow_id, outer = plan.entry.workflow_id, plan.run.outer
     _refuse_waiting_for_itself(outer, workflow_id)
-    created = yield from _store(env, plan)
+    try:
+        _, is_ours = yield from _store(env, plan)
+    except GeneratorExit:
+        _drop(env, plan)
+        raise
     if plan.place is None or result_key is None:
-        if created:
+        if is_ours:
             return (yield from _execute_here(env, plan.run, plan.body))
         return (yield from await_outcome(env, workflow_id))
     frame = plan.place[0]
-    if not created:
+    if not is_ours:
         return (yield from await_in_workflow(env, frame, result_key, workflow_id, None))
     started_at = env.instant()
     outcome = yield from _execute_here(env, plan.run, plan.body)
@@ -64,16 +72,25 @@ def call_workflow(env: Environment, plan: Plan, result_key: StepKey | None) -> F
     return (yield from record_outcome(env, frame.run, result_key, "result", "result", outcome, 1, started_at))
 
 
-def _store(env: Environment, plan: Plan) -> Flow[bool]:
+def _drop(env: Environment, plan: Plan) -> None:
+    """The caller was interrupted while its workflow was being stored: perhaps it is, and nobody executes it."""
+    if plan.run is not None:
+        env.drop(plan.run)
+
+
+def _store(env: Environment, plan: Plan) -> Flow[tuple[bool, bool]]:
+    """Store the workflow: whether it was created by this start, now or before a replay, and is ours to run now."""
     if plan.place is not None:
         frame, key = plan.place
         return (
-            yield from start_child(env, frame, key, plan.entry, given_id=plan.given_id, on_existing=plan.on_existing)
+            yield from start_child(
+                env, frame, key, plan.entry, plan.run, given_id=plan.given_id, on_existing=plan.on_existing
+            )
         )
-    existing = yield from start(env, plan.entry, on_existing=plan.on_existing)
+    existing = yield from start(env, plan.entry, plan.run, on_existing=plan.on_existing)
     if existing is not None:
         _warn_of_other_arguments(plan, existing)
-    return existing is None
+    return existing is None, existing is None
 
 
 def _execute_here(env: Environment, run: Run, body: RunBody) -> Flow[Outcome]:

@@ -60,10 +60,14 @@ class WriteResult(enum.Enum):
 
 @dataclass(slots=True, eq=False)
 class Write(Effect[WriteResult]):
-    """Write an entry, sharing a commit with other runs of this process. ``run``: whose lease limits retries."""
+    """Write an entry, sharing a commit with other runs of this process.
+
+    ``run``: whose lease limits retries. ``starts``: the run that the entry begins.
+    """
 
     entry: Entry
     run: Run | None = None
+    starts: Run | None = None
 
 
 @dataclass(slots=True, eq=False)

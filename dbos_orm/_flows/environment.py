@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dbos_orm._clock import Clock
@@ -27,6 +28,8 @@ class Environment:
     registry: Registry
     dialect: Dialect
     identifiers: IdentifierSource
+    drop: Callable[[Run], None]
+    """Takes a run that is stored, perhaps, and that nobody here executes: whoever can may have it."""
 
     def instant(self) -> str:
         """The present instant as text, for columns that are for people."""

@@ -23,20 +23,28 @@ SLEEP_NAME: Final = "sleep"
 
 
 def start_child(
-    env: Environment, frame: Frame, key: StepKey, child: RunStart, *, given_id: bool, on_existing: str
-) -> Flow[bool]:
-    """Start a workflow as a step of this one; False if it is not ours to run now (a replay, a known ID).
+    env: Environment,
+    frame: Frame,
+    key: StepKey,
+    child: RunStart,
+    child_run: Run | None,
+    *,
+    given_id: bool,
+    on_existing: str,
+) -> Flow[tuple[bool, bool]]:
+    """Start a workflow as a step of this one.
 
+    Gives whether this step created it (a replay says the same), and whether it is to be run by us now.
     The child's row and the record of it in the parent are one write: there is never one without the other.
     ``given_id``: the caller chose the ID, so that somebody else may have started it.
     """
     run = frame.run
     found = run.recorded(key, child.name)
-    created = found is None
+    is_new = found is None
     if found is None:
         run.require_live(child.name)
         entry = replace(_entry(env, run, key, child.name, "child"), child_id=child.workflow_id, child=child)
-        created = (yield from record_step(env, run, entry)) is None
+        is_new = (yield from record_step(env, run, entry, child_run)) is None
     elif found.child_id != child.workflow_id:
         raise NonDeterministicError(
             run.workflow_id,
@@ -44,14 +52,15 @@ def start_child(
             f"{found.name} {found.child_id!r}",
             f"{child.name} {child.workflow_id!r}",
         )
-    if given_id:
-        existing = yield from Read(partial(find_run, workflow_id=child.workflow_id), run)
-        if existing is not None and existing.generation != child.generation:
-            require_same_workflow(existing, application=child.application, name=child.name)
-            if created and on_existing == "raise":
-                raise WorkflowExistsError(child.workflow_id)
-            created = False
-    return created
+    if not given_id:
+        return True, is_new
+    existing = yield from Read(partial(find_run, workflow_id=child.workflow_id), run)
+    if existing is None or (existing.parent_id, existing.parent_step) == (run.workflow_id, key.path):
+        return True, is_new and existing is not None and existing.generation == child.generation
+    require_same_workflow(existing, application=child.application, name=child.name)
+    if on_existing == "raise":
+        raise WorkflowExistsError(child.workflow_id)
+    return False, False
 
 
 def await_in_workflow(

@@ -20,14 +20,16 @@ _STALL_SECONDS: Final = 0.02
 """The first pause of a write whose row somebody holds; each further one doubles, up to a second."""
 
 
-def record_step(env: Environment, run: Run, entry: StepEntry) -> Flow[RecordedStep | None]:
+def record_step(env: Environment, run: Run, entry: StepEntry, starts: Run | None = None) -> Flow[RecordedStep | None]:
     """Write a step; None, or what is recorded there already by an earlier owner of the same run.
+
+    ``starts``: the run that the entry begins with the step, and that this process is going to execute.
 
     Raises:
         WorkflowCancelled, OwnershipLost: the run has ended; nothing was written.
         NonDeterministicError: this run has recorded another step under the same number.
     """
-    result = yield from Write(entry, run)
+    result = yield from Write(entry, run, starts)
     if result is WriteResult.WRITTEN:
         return None
     pause = _STALL_SECONDS
@@ -79,8 +81,10 @@ def record_attempt(env: Environment, run: Run, entry: AttemptEntry) -> Flow[None
             # Refused although it waited for the lock and the run is ours: the attempt's row exists.
             return
         result = yield from WriteAlone(entry, run)
-        yield from Pause(pause if result is not WriteResult.WRITTEN else 0, run)
-        pause *= 2
+        if result is not WriteResult.WRITTEN:
+            yield from Pause(pause, run)
+            run.require_live(entry.name)
+            pause = min(2 * pause, 1.0)
 
 
 def record_finish(env: Environment, run: Run, entry: RunFinish) -> Flow[None]:
@@ -99,6 +103,7 @@ def record_finish(env: Environment, run: Run, entry: RunFinish) -> Flow[None]:
         result = yield from WriteAlone(entry, run)
         if result is not WriteResult.WRITTEN:
             yield from Pause(pause, run)
+            run.require_live("the end of the workflow")
             pause = min(2 * pause, 1.0)
 
 

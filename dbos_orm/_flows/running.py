@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from functools import partial
 from typing import Final
@@ -46,14 +47,16 @@ _LONGEST_POLL_SECONDS: Final = 0.5
 _LOCAL_POLL_SECONDS: Final = 1.0
 
 
-def start(env: Environment, entry: RunStart, *, on_existing: str = "return") -> Flow[RecordedRun | None]:
-    """Store a new workflow; None if it is new, else the row that has its ID already.
+def start(
+    env: Environment, entry: RunStart, run: Run | None, *, on_existing: str = "return"
+) -> Flow[RecordedRun | None]:
+    """Store a new workflow; None if it is new, else the row that has its ID already. ``run``: what executes it here.
 
     Raises:
         ConflictingWorkflowError: the ID belongs to another workflow function or application.
         WorkflowExistsError: the ID is known and ``on_existing`` is "raise".
     """
-    result = yield from Write(entry)
+    result = yield from Write(entry, starts=run)
     pause, began = _STALL_SECONDS, env.clock.monotonic()
     while result is not WriteResult.WRITTEN:
         found = yield from Read(partial(find_run, workflow_id=entry.workflow_id))
@@ -108,7 +111,11 @@ def _finish(env: Environment, run: Run, outcome: Outcome) -> Flow[Outcome]:
         return (yield from _end_stopped(env, run, run.stop))
     if isinstance(outcome, Raised) and not isinstance(outcome.error, Exception):
         run.end_with(OwnershipLost(run.workflow_id))
-        yield from Change(partial(hand_over, dialect=env.dialect, owned=[(run.workflow_id, run.owner_token)]))
+        # Whoever interrupts a process means the process. Any other exit is the workflow's own doing, and must not
+        # go on for ever.
+        counts = not isinstance(outcome.error, (KeyboardInterrupt, asyncio.CancelledError))
+        owned = [(run.workflow_id, run.owner_token)]
+        yield from Change(partial(hand_over, dialect=env.dialect, owned=owned, counts=counts))
         return outcome
     outcome, output, error = env.encode_outcome(outcome)
     status = WorkflowState.SUCCESS if error is None else WorkflowState.ERROR
@@ -130,7 +137,10 @@ def _end_stopped(env: Environment, run: Run, stop: BaseException) -> Flow[Outcom
 def _end_cancelled(env: Environment, run: Run) -> Flow[None]:
     if run.is_timed_out:
         error = env.codec.encode_error(WorkflowTimeoutError(run.workflow_id, run.deadline))
-        yield from Change(partial(cancel, dialect=env.dialect, workflow_id=run.workflow_id, children=True, error=error))
+        # Children that inherited the deadline keep it by themselves; the detached ones go on.
+        yield from Change(
+            partial(cancel, dialect=env.dialect, workflow_id=run.workflow_id, children=False, error=error)
+        )
     yield from Change(partial(let_go, workflow_id=run.workflow_id, owner_token=run.owner_token))
 
 

@@ -34,6 +34,8 @@ from dbos_orm._store.history import find_run
 
 _FIRST_PAUSE_SECONDS: Final = 0.01
 _LONGEST_PAUSE_SECONDS: Final = 2.0
+_MOST_DISCONNECTIONS: Final = 100
+"""Lost connections in one step, after which it is the step that loses them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,25 +76,28 @@ def transaction(env: Environment, frame: Frame, key: StepKey, call: TransactionC
     recorded = run.recorded(key, call.name)
     if recorded is not None:
         return env.replay(run, recorded)
-    conflicts, pause = 0, _FIRST_PAUSE_SECONDS
+    conflicts, disconnections, pause = 0, 0, _FIRST_PAUSE_SECONDS
     while True:
         run.require_live(call.name)
         started_at = env.instant()
         attempt = yield from _attempt(env, frame, key, call, conflicts + 1, started_at)
         if attempt.committed:
             return attempt.outcome
-        # It counts once that the database was away, however long: until it is back, this read waits.
+        # However long the database is away: until it is back, this read waits.
         if attempt.fault is Fault.DISCONNECTED:
             yield from Read(partial(find_run, workflow_id=run.workflow_id), run)
-        conflicts += 1
+            disconnections += 1
+        else:
+            conflicts += 1
         if attempt.fault is None or attempt.fault is Fault.REJECTED:
             break
         # A value whose rows were rolled back is no outcome, however often that happens.
-        if conflicts >= call.max_attempts and isinstance(attempt.outcome, Raised):
+        is_exhausted = conflicts >= call.max_attempts or disconnections >= _MOST_DISCONNECTIONS
+        if is_exhausted and isinstance(attempt.outcome, Raised):
             break
         yield from Pause(pause * (0.5 + random.random() / 2), run)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-    entry, outcome = _entry(env, run, key, call, attempt.outcome, conflicts, started_at)
+    entry, outcome = _entry(env, run, key, call, attempt.outcome, max(conflicts, 1), started_at)
     found = yield from record_step(env, run, entry)
     return outcome if found is None else env.replay(run, found)
 
@@ -163,12 +168,12 @@ def _attempt(
 def _after_failed_commit(
     env: Environment, run: Run, entry: StepEntry, outcome: Outcome, failure: Raised
 ) -> Flow[_Attempt]:
-    """Find out whether a COMMIT that was not answered happened.
+    """Find out whether a COMMIT that failed happened: its answer was lost, or a listener raised behind it.
 
     Its key is inserted again and taken back: that waits for the old backend if it is still busy with it.
     """
     failed = _failed(env, failure)
-    if failed.fault is not Fault.DISCONNECTED:
+    if failed.fault is Fault.CONFLICT:
         return failed
     pause = _FIRST_PAUSE_SECONDS
     while True:

@@ -15,7 +15,7 @@ from dbos_orm._services.process_identity import identify_process, is_provably_de
 from dbos_orm._services.service import Service
 from dbos_orm._store import executors
 from dbos_orm._store.executors import ObservedExecutor
-from dbos_orm.config import seconds
+from dbos_orm.config import Config, seconds
 from dbos_orm.errors import OwnershipLost
 
 
@@ -44,19 +44,20 @@ class LeaseService(Service):
         now = steady_seconds()
         return now if self._is_late(now) else self._steady_since
 
-    def register(self) -> None:
-        """Add this process to the executors of the application."""
-        sent = steady_seconds()
+    def register(self, executor_id: str | None = None) -> None:
+        """Add this process to the executors of the application; under a new ID, which counts once it is listed."""
+        sent, executor_id = steady_seconds(), executor_id or self._launch.executor_id
         verb = partial(
             executors.register,
             dialect=self._binding.dialect,
-            executor_id=self._launch.executor_id,
+            executor_id=executor_id,
             application=self._binding.environment.application,
             lease=timedelta(seconds=self._lease),
             identity=self.identity,
             library_version=_library_version(),
         )
         self._binding.heartbeat_gateway.change(verb)
+        self._launch.executor_id = executor_id
         self._launch.lease_ends = sent + self._lease
         self._last_renewal = self._steady_since = sent
 
@@ -89,8 +90,12 @@ class LeaseService(Service):
         )
         for run in self._binding.runs.all():
             run.end_with(OwnershipLost(run.workflow_id))
-        self._launch.executor_id = executor_id()
-        self.register()
+        self.register(new_executor_id(self._binding.environment.config))
+
+
+def new_executor_id(config: Config) -> str:
+    """A name for a launch, behind the prefix that the settings may give."""
+    return executor_id() if config.executor_id is None else f"{config.executor_id}-{executor_id()}"
 
 
 class LeaseObserver:

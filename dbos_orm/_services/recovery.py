@@ -44,7 +44,7 @@ class Recovery:
             taken += self._take_over()
         if overview.is_waiting or found_dead:
             taken += self._claim()
-        return taken > 0 and self._binding.threads.free > 0
+        return taken > 0 and self._binding.free > 0
 
     def expire_dead(self, overview: Overview) -> bool:
         """Declare dead the executors that are; True if any was."""
@@ -98,11 +98,12 @@ class Recovery:
         while self._doubtful:
             claimant = self._doubtful[0]
             verb = partial(ownership.find_claimed, dialect=self._binding.dialect, claimant=claimant)
-            self._run_all(self._binding.gateway.read(verb), claimant)
+            claimed = self._binding.gateway.read(verb)
             self._doubtful.pop(0)
+            self._run_all(claimed, claimant)
 
     def _free(self) -> int:
-        return min(self._binding.threads.free, _BATCH)
+        return min(self._binding.free, _BATCH)
 
     def _claimant(self) -> Claimant:
         return Claimant(
@@ -114,30 +115,39 @@ class Recovery:
 
     def _run_all(self, claimed: Sequence[ClaimedRun], claimant: Claimant) -> None:
         for one in claimed:
-            self._run(one, claimant.owner_token)
+            run = self._run_of(one, claimant.owner_token)
+            try:
+                self._run(one, run)
+            except Exception as error:
+                # What cannot be run here is handed over at the next tick; the rest of the claim goes on.
+                logger.warning("workflow %s %r cannot be run here now: %s", one.name, one.workflow_id, error)
+                self._binding.runs.drop(run)
 
-    def _run(self, claimed: ClaimedRun, owner_token: str) -> None:
+    def _run_of(self, claimed: ClaimedRun, owner_token: str) -> Run:
+        run = Run(
+            claimed.workflow_id,
+            claimed.name,
+            owner_token,
+            self._launch,
+            self._registry.workflow(claimed.name).is_async,
+            parent_id=claimed.parent_id,
+            is_recovered=claimed.has_history,
+        )
+        run.limit(claimed.deadline, claimed.remaining)
+        return run
+
+    def _run(self, claimed: ClaimedRun, run: Run) -> None:
         env = self._binding.environment
         workflow = self._registry.workflow(claimed.name)
         limit = workflow.max_recovery_attempts or env.config.max_recovery_attempts
         if limit is not None and claimed.recovery_attempts > limit:
-            self._give_up(claimed, owner_token)
+            self._give_up(claimed, run.owner_token)
             return
         try:
             arguments, keywords = env.codec.decode_arguments(claimed.input or "", claimed.serializer)
         except SerializationError as error:
             logger.error("workflow %s %r stays as it is: %s", claimed.name, claimed.workflow_id, error)
             return
-        run = Run(
-            claimed.workflow_id,
-            claimed.name,
-            owner_token,
-            self._launch,
-            workflow.is_async,
-            parent_id=claimed.parent_id,
-            is_recovered=claimed.has_history,
-        )
-        run.limit(claimed.deadline, claimed.remaining)
         self._binding.spawn(run, RunBody(workflow, arguments, keywords))
 
     def _give_up(self, claimed: ClaimedRun, owner_token: str) -> None:

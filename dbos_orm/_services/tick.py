@@ -30,7 +30,7 @@ class TickService(Service):
         self._binding = binding
         self._launch = launch
         self._recovery = recovery
-        self._recorded_timeouts: set[str] = set()
+        self._recorded_timeouts: set[tuple[str, str]] = set()
         self._interval = seconds(binding.environment.config.tick)
 
     def run_once(self) -> float:
@@ -55,10 +55,11 @@ class TickService(Service):
     def _expire_deadlines(self) -> None:
         for run in self._binding.runs.all():
             run.expire_if_due()
-            if run.is_timed_out and run.owner_token not in self._recorded_timeouts:
+            key = (run.workflow_id, run.owner_token)
+            if run.is_timed_out and key not in self._recorded_timeouts:
                 self._record_timeout(run)
-                self._recorded_timeouts.add(run.owner_token)
-        self._recorded_timeouts &= {run.owner_token for run in self._binding.runs.all()}
+                self._recorded_timeouts.add(key)
+        self._recorded_timeouts &= {(run.workflow_id, run.owner_token) for run in self._binding.runs.all()}
 
     def _record_timeout(self, run: Run) -> None:
         """Tell those who await the workflow now, not when its step returns."""
@@ -69,7 +70,7 @@ class TickService(Service):
                 ownership.cancel,
                 dialect=self._binding.dialect,
                 workflow_id=run.workflow_id,
-                children=True,
+                children=False,  # those that inherited the deadline keep it by themselves
                 error=error,
             )
         )

@@ -40,6 +40,8 @@ class RecordedRun(NamedTuple):
     serializer: str
     recovery_attempts: int
     deadline: datetime | None
+    parent_id: str | None
+    parent_step: str | None
 
     @property
     def is_terminal(self) -> bool:

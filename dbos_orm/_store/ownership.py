@@ -168,8 +168,10 @@ def give_up(connection: Connection, dialect: Dialect, workflow_id: str, owner_to
     )
 
 
-def hand_over(connection: Connection, dialect: Dialect, owned: Sequence[tuple[str, str]]) -> int:
-    """Let any process continue these (workflow ID, owner token), at once and without counting an attempt."""
+def hand_over(
+    connection: Connection, dialect: Dialect, owned: Sequence[tuple[str, str]], *, counts: bool = False
+) -> int:
+    """Let any process continue these (workflow ID, owner token) at once; ``counts`` makes it a recovery attempt."""
     tokens = dict(owned)
     rows = connection.execute(
         select(WorkflowStatus.workflow_id, WorkflowStatus.owner_token)
@@ -187,9 +189,11 @@ def hand_over(connection: Connection, dialect: Dialect, owned: Sequence[tuple[st
                 queue=func.coalesce(WorkflowStatus.queue, INTERNAL_QUEUE),
                 executor_id=null(),
                 owner_token=null(),
+                recovery_attempts=_next_attempt() if counts else WorkflowStatus.recovery_attempts,
                 enqueued_at=dialect.now(),
                 updated_at=dialect.now(),
             )
+            .execution_options(synchronize_session=False)
         )
     return len(ours)
 

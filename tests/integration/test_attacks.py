@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from dbos_orm import DBOS, AsyncDBOS, WorkflowState
-from dbos_orm.errors import ConfigurationError
+from dbos_orm import DBOS, AsyncDBOS, Config, WorkflowState
+from dbos_orm.errors import ConfigurationError, MaxRecoveryAttemptsExceededError
 from tests.databases import TestDatabase
 from tests.integration.shop import Base, Item, launched, names_of_items
 from tests.processes import PATIENCE
@@ -140,3 +140,17 @@ async def test_a_plain_step_may_raise_stop_iteration(async_dbos: AsyncDBOS) -> N
         return "not reached"
 
     assert await asyncio.wait_for(work(), PATIENCE) == "coroutine raised StopIteration"
+
+
+def test_a_workflow_that_exits_is_given_up_and_not_run_for_ever(database: TestDatabase) -> None:
+    dbos = DBOS(database.make_engine(), name="exits", config=Config(tick=0.02, max_recovery_attempts=2))
+    runs: list[int] = []
+
+    @dbos.workflow
+    def leave() -> None:
+        runs.append(1)
+        raise SystemExit(3)
+
+    with dbos.launch(), pytest.raises(MaxRecoveryAttemptsExceededError):
+        leave.start().result(timeout=PATIENCE)
+    assert len(runs) == 3

@@ -111,4 +111,4 @@ def test_a_replay_gets_the_recorded_child(dbos: DBOS) -> None:
     with pytest.raises(Interruption):
         pay.options(workflow_id="p")()
     dbos.handle("p").result(PATIENCE)
-    assert runs == [("p-1", True, 0), ("p-1", False, 0)]
+    assert runs == [("p-1", True, 0), ("p-1", True, 0)]

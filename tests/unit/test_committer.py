@@ -58,7 +58,7 @@ class ScriptedCommitter(Committer):
     """Writes nothing; ``script`` answers for the database."""
 
     def __init__(self, script: Callable[[list[str]], None] = lambda batch: None, **settings: Any) -> None:
-        super().__init__(cast("Gateway", FakeGateway()), Config(**settings))
+        super().__init__(cast("Gateway", FakeGateway()), Config(**settings), lambda run: None)
         self.batches: list[list[str]] = []
         self.threads: list[int] = []
         self._script = script
