@@ -39,9 +39,7 @@ def check(name: str, command: Sequence[str]) -> bool:
     print(f"== {name}", flush=True)
     started = time.perf_counter()
     passed = subprocess.run(command, cwd=ROOT, check=False).returncode == 0
-    print(
-        f"== {name}: {'passed' if passed else 'FAILED'} in {time.perf_counter() - started:.1f} s", flush=True
-    )
+    print(f"== {name}: {'passed' if passed else 'FAILED'} in {time.perf_counter() - started:.1f} s", flush=True)
     return passed
 
 

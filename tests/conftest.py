@@ -142,9 +142,7 @@ def private_postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def private_database(
-    request: pytest.FixtureRequest, private_postgres: PostgresServer
-) -> Iterator[TestDatabase]:
+def private_database(request: pytest.FixtureRequest, private_postgres: PostgresServer) -> Iterator[TestDatabase]:
     """A database with the schema installed, on the server ``private_postgres``."""
     loop = request.getfixturevalue("loop_of_test") if inspect.iscoroutinefunction(request.function) else None
     url, _ = create_postgresql(private_postgres.address)

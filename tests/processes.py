@@ -51,9 +51,7 @@ def _not_in_time(predicate: Callable[[], object], timeout: float, what: str, ans
 class ChildProcess:
     """One child, with the lines of its output as they come."""
 
-    def __init__(
-        self, name: str, command: Sequence[str | Path], environment: Mapping[str, str], folder: Path
-    ) -> None:
+    def __init__(self, name: str, command: Sequence[str | Path], environment: Mapping[str, str], folder: Path) -> None:
         self.name = name
         self._lines: list[str] = []
         self._read_to = 0
@@ -198,25 +196,19 @@ class Processes:
             # pytest shows this below a test that failed.
             sys.stdout.write(f"{child._report()}\n")
 
-    def start_script(
-        self, text: str, *arguments: str, environment: Mapping[str, str] | None = None
-    ) -> ChildProcess:
+    def start_script(self, text: str, *arguments: str, environment: Mapping[str, str] | None = None) -> ChildProcess:
         """Run a program given as text, from a file, so that the source of its functions can be read."""
         name = f"child_{len(self._children) + 1}"
         file = self._folder / f"{name}.py"
         file.write_text(dedent(text))
         return self._start(name, [file, *arguments], environment)
 
-    def start_module(
-        self, module: str, *arguments: str, environment: Mapping[str, str] | None = None
-    ) -> ChildProcess:
+    def start_module(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> ChildProcess:
         """Run a module, as ``python -m`` does."""
         name = f"child_{len(self._children) + 1}_{module}"
         return self._start(name, ["-m", module, *arguments], environment)
 
-    def _start(
-        self, name: str, arguments: Sequence[str | Path], environment: Mapping[str, str] | None
-    ) -> ChildProcess:
+    def _start(self, name: str, arguments: Sequence[str | Path], environment: Mapping[str, str] | None) -> ChildProcess:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         own = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
         child = ChildProcess(

@@ -148,12 +148,8 @@ class _Link:
         self._server = server
         self._losing_answer: Cut | None = None
         self._threads = [
-            threading.Thread(
-                target=self._pump, args=(self._pass_requests,), name="proxy requests", daemon=True
-            ),
-            threading.Thread(
-                target=self._pump, args=(self._pass_answers,), name="proxy answers", daemon=True
-            ),
+            threading.Thread(target=self._pump, args=(self._pass_requests,), name="proxy requests", daemon=True),
+            threading.Thread(target=self._pump, args=(self._pass_answers,), name="proxy answers", daemon=True),
         ]
         for end in (client, server):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -103,9 +103,7 @@ def _set_storage(table: sa.Table, **parameters: float) -> None:
         op.execute(SetStorage(table, parameters))
 
 
-def _create_index(
-    name: str, table: str, *columns: str, where: str | None = None, unique: bool = False
-) -> None:
+def _create_index(name: str, table: str, *columns: str, where: str | None = None, unique: bool = False) -> None:
     predicate = None if where is None else sa.text(where)
     op.create_index(
         op.f(name),
@@ -167,9 +165,7 @@ def _create_workflow_status() -> None:
             name=op.f("ck_dbos_workflow_status_status"),
         ),
     )
-    _set_storage(
-        table, fillfactor=80, autovacuum_vacuum_scale_factor=0.02, autovacuum_analyze_scale_factor=0.05
-    )
+    _set_storage(table, fillfactor=80, autovacuum_vacuum_scale_factor=0.02, autovacuum_analyze_scale_factor=0.05)
     for purpose, columns, where in (
         ("claim", ("application", "queue", "name", "version", "priority", "sequence"), "status = 'ENQUEUED'"),
         (
@@ -241,9 +237,7 @@ def _create_steps() -> None:
         sa.Column("started_at", INSTANT),
         sa.Column("failed_at", INSTANT),
         sa.Column("next_at", INSTANT),
-        sa.PrimaryKeyConstraint(
-            "workflow_id", "scope", "step_id", "attempt", name=op.f("pk_dbos_step_attempt")
-        ),
+        sa.PrimaryKeyConstraint("workflow_id", "scope", "step_id", "attempt", name=op.f("pk_dbos_step_attempt")),
     )
 
 
@@ -294,9 +288,7 @@ def _create_messages_events_and_streams() -> None:
         sa.Column("serializer", sa.Text(), server_default="json", nullable=False),
         sa.Column("sequence", SEQUENCE, server_default=_uuid_version_7(), nullable=False),
         sa.Column("created_at", INSTANT, server_default=_now(), nullable=False),
-        sa.PrimaryKeyConstraint(
-            "workflow_id", "key", "scope", "step_id", name=op.f("pk_dbos_workflow_event_history")
-        ),
+        sa.PrimaryKeyConstraint("workflow_id", "key", "scope", "step_id", name=op.f("pk_dbos_workflow_event_history")),
     )
     op.create_table(
         "dbos_stream_entry",

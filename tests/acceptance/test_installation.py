@@ -130,9 +130,7 @@ def with_an_editable_install(tmp_path_factory: pytest.TempPathFactory) -> Enviro
     return environment
 
 
-def test_an_installed_wheel_migrates(
-    with_the_wheel: Environment, tmp_path: Path, empty_database: TestDatabase
-) -> None:
+def test_an_installed_wheel_migrates(with_the_wheel: Environment, tmp_path: Path, empty_database: TestDatabase) -> None:
     found = migrates(with_the_wheel, empty_database, tmp_path)
     assert Path(found) == with_the_wheel.packages / "dbos_orm" / "migrations"
 

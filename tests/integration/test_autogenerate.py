@@ -35,9 +35,7 @@ def metadata_of_the_user() -> MetaData:
     return metadata
 
 
-def proposals(
-    connection: Connection, metadata: MetaData | Sequence[MetaData], **options: Any
-) -> list[tuple[str, str]]:
+def proposals(connection: Connection, metadata: MetaData | Sequence[MetaData], **options: Any) -> list[tuple[str, str]]:
     context = MigrationContext.configure(connection, opts={"target_metadata": metadata, **options})
     # Changes of a table come as a list, changes of the database as a tuple of the kind and the table.
     found: list[Any] = compare_metadata(context, context.opts["target_metadata"])
@@ -52,10 +50,7 @@ class TestUsersProject:
             found = proposals(connection, metadata, include_name=include_name, include_object=include_object)
             assert found == [("add_table", "orders")]
             metadata.create_all(connection, checkfirst=True)
-            assert (
-                proposals(connection, metadata, include_name=include_name, include_object=include_object)
-                == []
-            )
+            assert proposals(connection, metadata, include_name=include_name, include_object=include_object) == []
 
     def test_without_the_filters_they_would_be_dropped(self, database: TestDatabase) -> None:
         with database.make_engine().connect() as connection:
@@ -71,9 +66,7 @@ class TestUsersProject:
     def test_a_table_of_the_user_is_still_dropped(self, database: TestDatabase) -> None:
         with database.make_engine().connect() as connection:
             connection.execute(text("CREATE TABLE customer (customer_id INTEGER)"))
-            found = proposals(
-                connection, MetaData(), include_name=include_name, include_object=include_object
-            )
+            found = proposals(connection, MetaData(), include_name=include_name, include_object=include_object)
         assert found == [("remove_table", "customer")]
 
 
@@ -89,9 +82,7 @@ class TestThisRepository:
             check=False,
         )
 
-    def test_alembic_upgrade_head_works_and_alembic_check_is_clean(
-        self, empty_database: TestDatabase
-    ) -> None:
+    def test_alembic_upgrade_head_works_and_alembic_check_is_clean(self, empty_database: TestDatabase) -> None:
         engine = empty_database.make_engine()
         with engine.begin() as connection:
             connection.execute(text("CREATE TABLE customer (customer_id INTEGER)"))
@@ -119,9 +110,7 @@ class TestThisRepository:
         assert printed.stdout == schema.sql(database.url)
 
 
-@pytest.mark.parametrize(
-    "type_", ["column", "index", "schema", "unique_constraint", "foreign_key_constraint"]
-)
+@pytest.mark.parametrize("type_", ["column", "index", "schema", "unique_constraint", "foreign_key_constraint"])
 def test_only_tables_are_left_out(type_: str) -> None:
     assert include_name("dbos_queue", type_, {})
     assert include_object(Table("t", MetaData()), "dbos_queue", type_, False, None)

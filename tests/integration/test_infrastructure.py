@@ -99,9 +99,7 @@ class TestServer:
         private_postgres.start()
         assert notes(engine) == ["word"]
 
-    def test_a_named_folder_is_the_only_one_looked_in(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
+    def test_a_named_folder_is_the_only_one_looked_in(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(PROGRAMS_VARIABLE, str(tmp_path))
         with pytest.raises(NoPostgresError, match=re.escape(str(tmp_path))):
             find_programs()
@@ -132,9 +130,7 @@ class TestProcesses:
         assert child.wait_for_line("hello") == "hello there"
         assert child.succeed() == ["hello there"]
 
-    def test_a_child_that_ends_without_the_line_is_reported_with_its_error(
-        self, processes: Processes
-    ) -> None:
+    def test_a_child_that_ends_without_the_line_is_reported_with_its_error(self, processes: Processes) -> None:
         child = processes.start_script("raise SystemExit('out of order')")
         with pytest.raises(AssertionError, match="out of order"):
             child.wait_for_line("never")

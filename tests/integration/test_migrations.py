@@ -72,9 +72,7 @@ class TestUpgrade:
             schema.upgrade(engine)
         assert tables_of(engine) == {"dbos_executor"}
 
-    def test_a_failed_upgrade_leaves_nothing_although_the_driver_would_begin_late(
-        self, tmp_path: Path
-    ) -> None:
+    def test_a_failed_upgrade_leaves_nothing_although_the_driver_would_begin_late(self, tmp_path: Path) -> None:
         engine = create_engine(f"sqlite:///{tmp_path}/shop.db")
         with engine.begin() as connection:
             connection.execute(text("CREATE TABLE dbos_executor (in_the_way INTEGER)"))
@@ -131,9 +129,7 @@ class TestDowngrade:
             schema.downgrade(engine, revision)
             assert catalog_of(engine) == history[-1]
 
-    def test_at_base_nothing_of_ours_is_left_and_everything_of_the_users(
-        self, database: TestDatabase
-    ) -> None:
+    def test_at_base_nothing_of_ours_is_left_and_everything_of_the_users(self, database: TestDatabase) -> None:
         engine = database.make_engine()
         with engine.begin() as connection:
             connection.execute(text("CREATE TABLE customer (customer_id INTEGER)"))
@@ -160,9 +156,7 @@ class TestRevision:
         assert refused.value.value == "9999"
 
     @pytest.mark.parametrize("change", [schema.upgrade_connection, schema.downgrade_connection])
-    def test_what_a_newer_library_has_migrated_is_not_touched(
-        self, database: TestDatabase, change: Any
-    ) -> None:
+    def test_what_a_newer_library_has_migrated_is_not_touched(self, database: TestDatabase, change: Any) -> None:
         with database.make_engine().connect() as connection:
             pretend_revision(connection, "9999")
             with pytest.raises(SchemaVersionError) as refused:
@@ -189,9 +183,7 @@ class TestRevision:
 
 
 class TestSql:
-    def test_the_printed_sql_makes_the_same_tables(
-        self, database: TestDatabase, make_database: MakeDatabase
-    ) -> None:
+    def test_the_printed_sql_makes_the_same_tables(self, database: TestDatabase, make_database: MakeDatabase) -> None:
         by_hand = make_database(database.backend, schema=False).make_engine()
         script = schema.sql(database.url)
         raw = by_hand.raw_connection()
@@ -225,9 +217,7 @@ class TestAtOnce:
         assert sum("already" in line for line in lines) == 3
         assert schema.current(empty_database.make_engine()) == HEAD
 
-    def test_who_waits_for_a_migration_finds_it_done(
-        self, make_database: MakeDatabase, processes: Processes
-    ) -> None:
+    def test_who_waits_for_a_migration_finds_it_done(self, make_database: MakeDatabase, processes: Processes) -> None:
         database = make_database(POSTGRESQL, schema=False)
         engine = database.make_engine()
         watcher = database.make_engine(isolation_level="AUTOCOMMIT")

@@ -51,9 +51,7 @@ def workflow(workflow_id: str = "order-17", **columns: object) -> WorkflowStatus
 
 
 def step(step_id: int, **columns: object) -> StepOutput:
-    return StepOutput(
-        workflow_id="order-17", step_id=step_id, name="charge", owner_token="t", write_id=1, **columns
-    )
+    return StepOutput(workflow_id="order-17", step_id=step_id, name="charge", owner_token="t", write_id=1, **columns)
 
 
 class TestTypes:
@@ -78,14 +76,10 @@ class TestTypes:
         with database.make_engine().begin() as connection:
             base = {"application": "shop", "name": "checkout"}
             inserted = connection.execute(
-                insert(WorkflowStatus)
-                .values(workflow_id="a", input="[1,  2]", **base)
-                .returning(WorkflowStatus.input)
+                insert(WorkflowStatus).values(workflow_id="a", input="[1,  2]", **base).returning(WorkflowStatus.input)
             )
             assert inserted.scalar_one() == "[1,  2]"
-            updated = connection.execute(
-                update(WorkflowStatus).values(output='"5"').returning(WorkflowStatus.output)
-            )
+            updated = connection.execute(update(WorkflowStatus).values(output='"5"').returning(WorkflowStatus.output))
             assert updated.scalar_one() == '"5"'
             copy = select(text("'b'"), WorkflowStatus.application, WorkflowStatus.name, WorkflowStatus.input)
             copied = connection.execute(
@@ -114,26 +108,20 @@ class TestTypes:
 
     def test_a_payload_is_queried_by_its_parts(self, database: TestDatabase) -> None:
         with Session(database.make_engine()) as session:
-            session.add_all(
-                [workflow("a", output='{"total": 5, "z": 1e22}'), workflow("b", output='{"total": 6}')]
-            )
+            session.add_all([workflow("a", output='{"total": 5, "z": 1e22}'), workflow("b", output='{"total": 6}')])
             session.commit()
             total = WorkflowStatus.output["total"].as_integer()
             found = select(WorkflowStatus.workflow_id).where(total > 5)
             assert session.scalars(found).all() == ["b"]
             assert session.scalars(select(total).order_by(total)).all() == [5, 6]
 
-    def test_a_payload_that_is_no_json_is_refused_by_postgresql(
-        self, postgresql_database: TestDatabase
-    ) -> None:
+    def test_a_payload_that_is_no_json_is_refused_by_postgresql(self, postgresql_database: TestDatabase) -> None:
         with (
             postgresql_database.make_engine().begin() as connection,
             pytest.raises(Exception, match="invalid input syntax for type json"),
         ):
             connection.execute(
-                insert(StepOutput).values(
-                    workflow_id="a", step_id=1, name="n", owner_token="t", write_id=1, output="{"
-                )
+                insert(StepOutput).values(workflow_id="a", step_id=1, name="n", owner_token="t", write_id=1, output="{")
             )
 
     def test_an_instant_comes_back_equal_and_in_utc(self, database: TestDatabase) -> None:
@@ -164,9 +152,7 @@ class TestTypes:
         with sqlite_database.make_engine().begin() as connection:
             values = {"workflow_id": "a", "application": "shop", "name": "checkout"}
             connection.execute(insert(WorkflowStatus), values | {"deadline": NOON.replace(microsecond=0)})
-            deadline, created = connection.execute(
-                text("SELECT deadline, created_at FROM dbos_workflow_status")
-            ).one()
+            deadline, created = connection.execute(text("SELECT deadline, created_at FROM dbos_workflow_status")).one()
             assert deadline == "2026-11-22T06:15:00.000000+00:00"
             assert len(created) == len(deadline)
 
@@ -250,9 +236,7 @@ class TestDefaults:
             with pytest.raises(IntegrityError):
                 session.flush()
 
-    def test_order_of_sequences_does_not_depend_on_the_locale(
-        self, postgresql_database: TestDatabase
-    ) -> None:
+    def test_order_of_sequences_does_not_depend_on_the_locale(self, postgresql_database: TestDatabase) -> None:
         with postgresql_database.make_engine().connect() as connection:
             collation = connection.scalar(
                 text(
@@ -269,9 +253,7 @@ class TestQueries:
             session.add_all([workflow(), workflow("order-17-2", parent_id="order-17", parent_step="2")])
             session.add_all([step(2, child_id="order-17-2"), step(1), step(1, scope="3")])
             session.add(
-                StepAttempt(
-                    workflow_id="order-17", step_id=1, attempt=1, name="charge", owner_token="t", write_id=1
-                )
+                StepAttempt(workflow_id="order-17", step_id=1, attempt=1, name="charge", owner_token="t", write_id=1)
             )
             session.add(Notification(workflow_id="order-17", message_id="m", message="5"))
             session.add(WorkflowEvent(workflow_id="order-17", key="receipt", value='"r"'))
@@ -335,9 +317,7 @@ class TestQueries:
             with pytest.raises(IntegrityError):
                 session.flush()
 
-    def test_a_table_of_the_user_refers_by_name_with_our_metadata_copied(
-        self, database: TestDatabase
-    ) -> None:
+    def test_a_table_of_the_user_refers_by_name_with_our_metadata_copied(self, database: TestDatabase) -> None:
         user_metadata = MetaData()
         WorkflowStatus.metadata.tables["dbos_workflow_status"].to_metadata(user_metadata)
         orders = Table(

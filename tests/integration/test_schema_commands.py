@@ -49,9 +49,7 @@ class TestMigrate:
     def test_the_environment_names_the_database(
         self, empty_database: TestDatabase, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv(
-            "DBOS_DATABASE_URL", empty_database.async_url.render_as_string(hide_password=False)
-        )
+        monkeypatch.setenv("DBOS_DATABASE_URL", empty_database.async_url.render_as_string(hide_password=False))
         assert run("migrate") == 0
         assert schema.current(empty_database.make_engine()) == HEAD
 
@@ -85,9 +83,7 @@ class TestMigrate:
 
 
 class TestCheck:
-    def test_a_current_database_is_good(
-        self, database: TestDatabase, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_current_database_is_good(self, database: TestDatabase, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("check", "--url", address(database)) == 0
         assert f"at revision {HEAD}" in capsys.readouterr().out
         assert run("current", "--url", address(database)) == 0
@@ -112,9 +108,7 @@ class TestCheck:
         assert "'9999'" in capsys.readouterr().err
 
     @pytest.mark.parametrize("command", ["check", "current"])
-    def test_programs_read_json(
-        self, database: TestDatabase, capsys: pytest.CaptureFixture[str], command: str
-    ) -> None:
+    def test_programs_read_json(self, database: TestDatabase, capsys: pytest.CaptureFixture[str], command: str) -> None:
         assert run(command, "--json", "--url", address(database)) == 0
         facts = json.loads(capsys.readouterr().out)
         assert (facts["found"], facts["expected"], facts["is_current"]) == (HEAD, HEAD, True)

@@ -24,9 +24,7 @@ def test_a_module_is_short_enough_to_be_read(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= LONGEST_MODULE
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in MODULES if path.is_relative_to(ROOT / "dbos_orm")], ids=name
-)
+@pytest.mark.parametrize("path", [path for path in MODULES if path.is_relative_to(ROOT / "dbos_orm")], ids=name)
 def test_the_package_silences_no_tool(path: Path) -> None:
     found = [line for line in path.read_text().splitlines() if IGNORE.search(line)]
     assert found == []

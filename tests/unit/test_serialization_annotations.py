@@ -139,9 +139,7 @@ def test_classes_of_an_enclosing_function_are_found(types: TypeRegistry, codec: 
     assert come_back(codec, function()) == Local(1)
 
 
-def test_a_class_that_the_enclosing_function_defines_later_is_found(
-    types: TypeRegistry, codec: Codec
-) -> None:
+def test_a_class_that_the_enclosing_function_defines_later_is_found(types: TypeRegistry, codec: Codec) -> None:
     def function() -> Local:
         return Local(1)
 

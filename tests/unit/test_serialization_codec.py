@@ -120,9 +120,7 @@ def test_a_path_begins_with_the_root_also_through_a_wrapped_serializer(types: Ty
 def test_a_serializer_that_fails_is_named() -> None:
     codec = Codec(Failing())
 
-    with pytest.raises(
-        SerializationError, match="result: int; serializer 'failing' cannot write it: OSError: no key"
-    ):
+    with pytest.raises(SerializationError, match="result: int; serializer 'failing' cannot write it: OSError: no key"):
         codec.encode(1, root="result")
     with pytest.raises(SerializationError, match="serializer 'failing' cannot read it: OSError: no key"):
         codec.decode("1", "failing")
@@ -202,9 +200,7 @@ def test_an_argument_that_only_just_has_no_room_is_refused(codec: Codec) -> None
 
 
 @pytest.mark.parametrize("payload", ["[]", "{}", '{"args":{},"kwargs":{}}', '{"args":[],"kwargs":[]}'])
-def test_a_payload_that_holds_no_arguments_raises_the_error_of_this_library(
-    codec: Codec, payload: str
-) -> None:
+def test_a_payload_that_holds_no_arguments_raises_the_error_of_this_library(codec: Codec, payload: str) -> None:
     with pytest.raises(SerializationError, match="expected"):
         codec.decode_arguments(payload, codec.name)
 
@@ -219,6 +215,4 @@ def test_the_registry_of_a_codec_without_json_can_be_given(types: TypeRegistry) 
     types.register(Money)
 
     assert Codec(PickleSerializer(), types=types).types is types
-    assert Codec(PickleSerializer(), types=types).decode(
-        f'{{"${__name__}:Money":{{"cents":1}}}}', "json"
-    ) == Money(1)
+    assert Codec(PickleSerializer(), types=types).decode(f'{{"${__name__}:Money":{{"cents":1}}}}', "json") == Money(1)

@@ -126,9 +126,7 @@ def test_the_errors_of_all_attempts_come_back(codec: Codec, types: TypeRegistry)
 
 
 def test_an_error_that_is_a_fact_comes_back(codec: Codec) -> None:
-    read = come_back(
-        codec, DatabaseUnavailableError("sqlite://", 1.0, ConnectionRefusedError(111, "refused"))
-    )
+    read = come_back(codec, DatabaseUnavailableError("sqlite://", 1.0, ConnectionRefusedError(111, "refused")))
 
     assert isinstance(read.cause, ConnectionRefusedError)
     assert read.cause.errno == 111
@@ -225,9 +223,7 @@ def test_a_remote_error_is_caught_as_its_nearest_known_ancestor(codec: Codec, ty
     assert isinstance(come_back(codec, DiskError("/data")), OSError)
 
 
-def test_a_remote_error_that_came_back_pickles_and_is_recorded_again(
-    codec: Codec, types: TypeRegistry
-) -> None:
+def test_a_remote_error_that_came_back_pickles_and_is_recorded_again(codec: Codec, types: TypeRegistry) -> None:
     read = come_back(codec, raised(json.JSONDecodeError("x", "y", 0)))
 
     for twin in (pickle.loads(pickle.dumps(read)), copy.copy(read), come_back(codec, read)):

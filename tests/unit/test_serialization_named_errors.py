@@ -55,9 +55,7 @@ def step_with_a_constant() -> object:
     return RETRIED
 
 
-def test_an_error_that_a_registered_function_names_comes_back_as_itself(
-    codec: Codec, types: TypeRegistry
-) -> None:
+def test_an_error_that_a_registered_function_names_comes_back_as_itself(codec: Codec, types: TypeRegistry) -> None:
     types.register_function(step_that_raises)
     types.register_function(workflow_that_catches)
     types.register_function(step_with_a_constant)

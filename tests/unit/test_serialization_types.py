@@ -80,9 +80,7 @@ def test_a_registered_class_is_written_under_its_name(
     [Colour.RED, Price(1), Point(1), Model(name="a", price=Price(1)), Money("1"), HTTPStatus.OK],
     ids=repr,
 )
-def test_a_class_that_is_not_registered_is_refused_with_the_call_that_registers_it(
-    codec: Codec, value: object
-) -> None:
+def test_a_class_that_is_not_registered_is_refused_with_the_call_that_registers_it(codec: Codec, value: object) -> None:
     with pytest.raises(SerializationError) as caught:
         codec.encode({"it": value}, root="result")
 
@@ -170,9 +168,7 @@ def test_a_dataclass_that_contains_itself_is_refused(types: TypeRegistry, codec:
     ],
     ids=repr,
 )
-def test_a_pydantic_model_comes_back_equal(
-    types: TypeRegistry, codec: Codec, value: pydantic.BaseModel
-) -> None:
+def test_a_pydantic_model_comes_back_equal(types: TypeRegistry, codec: Codec, value: pydantic.BaseModel) -> None:
     types.register(type(value))
     types.register(Point)
 
@@ -192,9 +188,7 @@ def test_a_private_attribute_of_a_pydantic_model_comes_back(types: TypeRegistry,
 
 
 def test_any_class_can_be_registered_with_two_functions(types: TypeRegistry, codec: Codec) -> None:
-    types.register(
-        Money, encode=lambda money: {"$text": money.text}, decode=lambda parts: Money(parts["$text"])
-    )
+    types.register(Money, encode=lambda money: {"$text": money.text}, decode=lambda parts: Money(parts["$text"]))
     types.register(PurePosixPath, encode=str, decode=PurePosixPath)
 
     assert come_back(codec, [Money("1"), {Money("2"): PurePosixPath("a/b")}]) == [
@@ -304,9 +298,7 @@ def test_values_of_a_class_that_was_defined_anew_are_refused(types: TypeRegistry
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_registering_a_class_of_no_known_kind_says_what_to_do(
-    types: TypeRegistry, kind: type, expected: str
-) -> None:
+def test_registering_a_class_of_no_known_kind_says_what_to_do(types: TypeRegistry, kind: type, expected: str) -> None:
     with pytest.raises(ConfigurationError, match=expected):
         types.register(kind)
 

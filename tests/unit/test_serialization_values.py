@@ -236,9 +236,7 @@ def test_an_object_that_occurs_twice_is_no_circle(codec: Codec) -> None:
     assert codec.encode([twice, twice, {"a": twice}], root="r") == '[[1],[1],{"a":[1]}]'
 
 
-@pytest.mark.parametrize(
-    "around", [lambda inner: [inner], lambda inner: {"a": inner}, lambda inner: (inner,)]
-)
+@pytest.mark.parametrize("around", [lambda inner: [inner], lambda inner: {"a": inner}, lambda inner: (inner,)])
 def test_a_value_nested_too_deeply_is_refused_and_any_other_comes_back(codec: Codec, around: Any) -> None:
     value: Any = None
     for _ in range(90):

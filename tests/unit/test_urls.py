@@ -102,9 +102,7 @@ def test_the_environment_names_the_default_database(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_without_an_environment_the_default_is_a_file_here(
-    monkeypatch: pytest.MonkeyPatch, value: str | None
-) -> None:
+def test_without_an_environment_the_default_is_a_file_here(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
     monkeypatch.delenv(URL_VARIABLE, raising=False)
     if value is not None:
         monkeypatch.setenv(URL_VARIABLE, value)
