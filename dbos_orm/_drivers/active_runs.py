@@ -17,6 +17,8 @@ class ActiveRuns:
     def __init__(self) -> None:
         self.dropped: deque[Run] = deque()
         """Runs that ended here for doubts about ownership: perhaps still ours, then to be handed over."""
+        self.unreadable: deque[Run] = deque()
+        """Runs with a row that this process cannot read: they are kept as they are, and not counted against."""
         self._changed = threading.Condition()
         self._runs: dict[str, Run] = {}
         self._waiting: dict[str, set[Callable[[], None]]] = {}
@@ -38,7 +40,9 @@ class ActiveRuns:
                 return
             del self._runs[run.workflow_id]
             waiting = self._waiting.pop(run.workflow_id, ())
-            if isinstance(run.stop, OwnershipLost) and not isinstance(run.failure, SerializationError):
+            if isinstance(run.failure, SerializationError):
+                self.unreadable.append(run)
+            elif isinstance(run.stop, OwnershipLost):
                 self.dropped.append(run)
             self._changed.notify_all()
         for wake in waiting:

@@ -147,6 +147,7 @@ class Recovery:
             arguments, keywords = env.codec.decode_arguments(claimed.input or "", claimed.serializer)
         except SerializationError as error:
             logger.error("workflow %s %r stays as it is: %s", claimed.name, claimed.workflow_id, error)
+            self._binding.runs.unreadable.append(run)
             return
         self._binding.spawn(run, RunBody(workflow, arguments, keywords))
 
@@ -157,7 +158,7 @@ class Recovery:
             claimed.workflow_id,
             attempts,
             f"{attempts} processes in a row died or lost it before a new step was recorded; "
-            "look at what the next step does to its process, then resume it",
+            "look at what the next step does to its process",
         )
         logger.error("%s", error, extra={"workflow_id": claimed.workflow_id})
         self._binding.gateway.change(

@@ -38,6 +38,7 @@ class TickService(Service):
         self._expire_deadlines()
         self._end_stopped_runs()
         self._hand_over_dropped()
+        self._uncount_unreadable()
         if self._recovery.run_once(self.look()):
             return 0.0
         return self._next()
@@ -88,6 +89,14 @@ class TickService(Service):
                     run.end_with(WorkflowCancelled(workflow_id))
                 else:
                     run.end_with(OwnershipLost(workflow_id))
+
+    def _uncount_unreadable(self) -> None:
+        unreadable = self._binding.runs.unreadable
+        while unreadable:
+            run = unreadable[0]
+            verb = partial(ownership.uncount, workflow_id=run.workflow_id, owner_token=run.owner_token)
+            self._binding.gateway.change(verb)
+            unreadable.popleft()
 
     def _hand_over_dropped(self) -> None:
         """A run that ended here because its ownership was in doubt: if it is ours after all, anybody may have it."""

@@ -168,6 +168,20 @@ def give_up(connection: Connection, dialect: Dialect, workflow_id: str, owner_to
     )
 
 
+def uncount(connection: Connection, workflow_id: str, owner_token: str) -> None:
+    """Take back the recovery attempt of a take-over by a process that cannot read the run, and so never ran it."""
+    connection.execute(
+        update(WorkflowStatus)
+        .where(
+            WorkflowStatus.workflow_id == workflow_id,
+            WorkflowStatus.owner_token == owner_token,
+            WorkflowStatus.recovery_attempts > 0,
+        )
+        .values(recovery_attempts=WorkflowStatus.recovery_attempts - 1)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def hand_over(
     connection: Connection, dialect: Dialect, owned: Sequence[tuple[str, str]], *, counts: bool = False
 ) -> int:
