@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from dbos_orm._callables import AwaitedWhenCalled, describe_as
-from dbos_orm._context import Frame, StepKey, current_frame, current_transaction
+from dbos_orm._context import current_frame, current_transaction
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.effects import Flow, Outcome
 from dbos_orm._flows.transacting import TransactionCall, plain_transaction, transaction
@@ -72,11 +72,7 @@ class _AnyTransaction(Generic[S, P, R]):
         frame = body_frame(self._runtime, self.name)
         if frame is None:
             return binding, plain_transaction(binding.environment, current_frame.get(), call)
-        key: StepKey = frame.scope.draw()
-        return binding, self._recorded(binding, frame, key, call)
-
-    def _recorded(self, binding: Binding, frame: Frame, key: StepKey, call: TransactionCall) -> Flow[Outcome]:
-        return transaction(binding.environment, frame, key, call)
+        return binding, transaction(binding.environment, frame, frame.scope.draw(), call)
 
 
 class Transaction(_AnyTransaction[S, P, R]):

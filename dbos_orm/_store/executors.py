@@ -75,12 +75,11 @@ def renew(connection: Connection, dialect: Dialect, executor_id: str) -> bool:
 class Overview(NamedTuple):
     """What a process needs to know about the rest of its application, from one statement.
 
-    ``is_listed``: whether this process itself counts as alive. ``is_waiting``: some workflow waits in the internal
-    queue. ``is_abandoned``: some run belongs to an executor that is dead or gone.
+    ``is_waiting``: some workflow waits in the internal queue. ``is_abandoned``: some run belongs to an
+    executor that is dead or gone.
     """
 
     others: list[ObservedExecutor]
-    is_listed: bool
     is_waiting: bool
     is_abandoned: bool
 
@@ -109,7 +108,7 @@ def observe(connection: Connection, application: str, executor_id: str) -> Overv
     ).all()
     executors = [ObservedExecutor(*row[2:]) for row in rows if row.executor_id is not None]
     others = [executor for executor in executors if executor.executor_id != executor_id]
-    return Overview(others, len(others) < len(executors), bool(rows[0].is_waiting), bool(rows[0].is_abandoned))
+    return Overview(others, bool(rows[0].is_waiting), bool(rows[0].is_abandoned))
 
 
 def expire(connection: Connection, dialect: Dialect, executor_id: str, *, heartbeat: int) -> bool:
