@@ -9,6 +9,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from dbos_orm import _launching
@@ -24,10 +25,12 @@ from dbos_orm._context import (
     uuid_of,
 )
 from dbos_orm._drivers.binding import Application, Binding, bind
+from dbos_orm._flows import operating
+from dbos_orm._flows.effects import Flow, Outcome
 from dbos_orm._identifiers import IdentifierSource
 from dbos_orm._registry import RegisteredWorkflow, Registry, version_of
-from dbos_orm._retry import Retry
 from dbos_orm._runtime import Runtime
+from dbos_orm._settings import TransactionSettings, transaction_settings
 from dbos_orm.config import Config, Duration, require_count, require_text, seconds
 from dbos_orm.errors import ConfigurationError, NotInWorkflowError
 from dbos_orm.handles import StepInfo, WorkflowInfo
@@ -94,17 +97,18 @@ class AnyDBOS:
         *,
         is_async: bool | None,
         name: str | None,
-        retry: Any,
     ) -> str:
         require_function(function, decorator, is_async=is_async)
         found = name_of(function, name)
-        if isinstance(retry, Retry):
-            retry.validate()
-        elif retry is not None:
-            raise ConfigurationError("retry", retry, "a Retry", "write retry=Retry(max_attempts=5)")
         self._runtime.application.registry.add_step(found, function)
         self.types.register_function(function)
         return found
+
+    def _transaction_settings(self, options: dict[str, Any], *, is_async: bool) -> TransactionSettings:
+        maker, max_attempts = options.pop("sessionmaker", None), options.pop("max_attempts", None)
+        if max_attempts is None:
+            max_attempts = self.config.transaction_attempts
+        return transaction_settings(max_attempts=max_attempts, maker=maker, is_async=is_async, **options)
 
     # -- life cycle ------------------------------------------------------------------------------
 
@@ -203,6 +207,24 @@ class AnyDBOS:
     def uuid(self) -> uuid.UUID:
         """A UUID4 that a replay gets again; raises as ``random``."""
         return uuid_of(frame_for_operation("dbos.uuid()"))
+
+    def _present(self) -> tuple[Binding, Flow[Outcome]]:
+        """``now()``: recorded in a workflow's body, the clock's in a step."""
+        binding, clock = self._runtime.bound("dbos.now()"), self._runtime.application.clock
+        frame = current_frame.get()
+        if frame is not None and frame.step is not None:
+            return binding, operating.value_of(clock.now)
+        frame = frame_for_operation("dbos.now()")
+        key, answer = frame.scope.draw(), partial(operating.value_of, clock.now)
+        return binding, operating.recorded(binding.environment, frame, key, "now", "now", answer)
+
+    def _sleeping(self, duration: Duration) -> tuple[Binding, Flow[None]]:
+        """``sleep()``."""
+        binding = self._runtime.bound("dbos.sleep()")
+        frame = frame_for_operation("dbos.sleep()")
+        length = seconds(duration)
+        key = None if frame.step is not None else frame.scope.draw()
+        return binding, operating.sleep(binding.environment, frame, key, length)
 
     def _session(self) -> Any:
         transaction = current_transaction.get()

@@ -11,8 +11,8 @@ from dbos_orm._context import Frame
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.stepping import StepCall, step
 from dbos_orm._outcomes import unwrap
-from dbos_orm._retry import Retry
 from dbos_orm._runtime import Runtime, body_frame
+from dbos_orm._settings import StepSettings
 from dbos_orm.handles import async_driver_of
 
 P = ParamSpec("P")
@@ -20,10 +20,10 @@ R = TypeVar("R")
 
 
 class _AnyStep(Generic[P, R]):
-    def __init__(self, runtime: Runtime, name: str, function: Callable[..., Any], retry: Retry | None) -> None:
+    def __init__(self, runtime: Runtime, name: str, function: Callable[..., Any], settings: StepSettings) -> None:
         self._runtime = runtime
         self._function = function
-        self._retry = retry
+        self._settings = settings
         self.name = name
         describe_as(self, function)
 
@@ -35,7 +35,7 @@ class _AnyStep(Generic[P, R]):
         frame = body_frame(self._runtime, self.name)
         if frame is None:
             return None
-        call = StepCall(frame.scope.draw(), self.name, self._function, args, kwargs, self._retry)
+        call = StepCall(frame.scope.draw(), self.name, self._function, args, kwargs, self._settings)
         return self._runtime.bound(self.name), frame, call
 
 
@@ -59,9 +59,9 @@ class AsyncStep(AwaitedWhenCalled, _AnyStep[P, R]):
     calls is deterministic. A plain function runs in a thread."""
 
     def __init__(
-        self, runtime: Runtime, name: str, function: Callable[..., Any], retry: Retry | None, *, is_sync: bool
+        self, runtime: Runtime, name: str, function: Callable[..., Any], settings: StepSettings, *, is_sync: bool
     ) -> None:
-        super().__init__(runtime, name, function, retry)
+        super().__init__(runtime, name, function, settings)
         self._is_sync = is_sync
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:

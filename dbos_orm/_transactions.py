@@ -12,8 +12,7 @@ from dbos_orm._flows.effects import Flow, Outcome
 from dbos_orm._flows.transacting import TransactionCall, plain_transaction, transaction
 from dbos_orm._outcomes import unwrap
 from dbos_orm._runtime import Runtime, body_frame
-from dbos_orm.config import require_count, require_text
-from dbos_orm.errors import ConfigurationError
+from dbos_orm._settings import TransactionSettings
 from dbos_orm.handles import async_driver_of
 
 S = TypeVar("S")
@@ -29,25 +28,12 @@ class _AnyTransaction(Generic[S, P, R]):
         function: Callable[..., Any],
         *,
         session: tuple[int, str],
-        isolation_level: str | None,
-        max_attempts: int | None,
+        settings: TransactionSettings,
     ) -> None:
-        if isolation_level is not None:
-            require_text("isolation_level", isolation_level)
-            if isolation_level.replace("_", " ").strip().upper() == "AUTOCOMMIT":
-                raise ConfigurationError(
-                    "isolation_level",
-                    isolation_level,
-                    "a level that has transactions",
-                    "make it a @dbos.step with a connection of its own",
-                )
-        if max_attempts is not None:
-            require_count("max_attempts", max_attempts)
         self._runtime = runtime
         self._function = function
         self._position = session[0]
-        self._isolation_level = isolation_level
-        self._max_attempts = max_attempts or runtime.application.config.transaction_attempts
+        self._settings = settings
         self.name = name
         describe_as(self, function, without=session[1])
 
@@ -66,9 +52,7 @@ class _AnyTransaction(Generic[S, P, R]):
 
     def _flow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Flow[Outcome]]:
         binding = self._runtime.bound(self.name)
-        call = TransactionCall(
-            self.name, self._function, self._position, args, kwargs, self._isolation_level, self._max_attempts
-        )
+        call = TransactionCall(self.name, self._function, self._position, args, kwargs, self._settings)
         frame = body_frame(self._runtime, self.name)
         if frame is None:
             return binding, plain_transaction(binding.environment, current_frame.get(), call)

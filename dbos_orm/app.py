@@ -7,20 +7,19 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from dbos_orm import _launching
 from dbos_orm._application import AnyDBOS
 from dbos_orm._binds import SyncBind, resolve_sync
 from dbos_orm._callables import session_parameter
-from dbos_orm._context import current_frame, frame_for_operation
-from dbos_orm._flows import operating
 from dbos_orm._outcomes import unwrap
 from dbos_orm._retry import Retry
+from dbos_orm._settings import step_settings
 from dbos_orm._steps import Step
 from dbos_orm._transactions import Transaction
 from dbos_orm._workflows import Workflow
-from dbos_orm.config import Config, Duration, seconds
+from dbos_orm.config import Config, Duration
 from dbos_orm.handles import WorkflowHandle
 
 __all__ = ["DBOS"]
@@ -149,12 +148,27 @@ class DBOS(AnyDBOS):
         return decorate if fn is None else decorate(fn)
 
     @overload
-    def step(self, fn: Callable[P, R], /, *, name: str | None = None, retry: Retry | None = None) -> Step[P, R]: ...
+    def step(
+        self,
+        fn: Callable[P, R],
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+    ) -> Step[P, R]: ...
     @overload
     def step(
-        self, *, name: str | None = None, retry: Retry | None = None
+        self, *, name: str | None = None, retry: Retry | None = None, timeout: Duration | None = None
     ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
-    def step(self, fn: Any = None, *, name: str | None = None, retry: Retry | None = None) -> Any:
+    def step(
+        self,
+        fn: Any = None,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+    ) -> Any:
         """Record what a function returns or raises, when a workflow calls it, and never run it again after that.
 
         A step that a crash interrupted runs again: give other systems ``dbos.current.idempotency_key``.
@@ -163,10 +177,11 @@ class DBOS(AnyDBOS):
         Raises:
             ConflictingRegistrationError: other code has the name.
         """
+        settings = step_settings(retry, timeout)
 
         def decorate(function: Callable[P, R]) -> Step[P, R]:
-            found = self._register_step(function, "step", is_async=False, name=name, retry=retry)
-            return Step(self._runtime, found, function, retry)
+            found = self._register_step(function, "step", is_async=False, name=name)
+            return Step(self._runtime, found, function, settings)
 
         return decorate if fn is None else decorate(fn)
 
@@ -174,16 +189,24 @@ class DBOS(AnyDBOS):
     def transaction(self, fn: Callable[Concatenate[S, P], R], /) -> Transaction[S, P, R]: ...
     @overload
     def transaction(
-        self, *, name: str | None = None, isolation_level: str | None = None, max_attempts: int | None = None
-    ) -> Callable[[Callable[Concatenate[S, P], R]], Transaction[S, P, R]]: ...
-    def transaction(
         self,
-        fn: Any = None,
         *,
         name: str | None = None,
         isolation_level: str | None = None,
         max_attempts: int | None = None,
-    ) -> Any:
+        statement_timeout: Duration | None = None,
+    ) -> Callable[[Callable[Concatenate[S, P], R]], Transaction[S, P, R]]: ...
+    @overload
+    def transaction(
+        self,
+        *,
+        sessionmaker: sessionmaker[S],
+        name: str | None = None,
+        isolation_level: str | None = None,
+        max_attempts: int | None = None,
+        statement_timeout: Duration | None = None,
+    ) -> Callable[[Callable[Concatenate[S, P], R]], Transaction[S, P, R]]: ...
+    def transaction(self, fn: Any = None, *, name: str | None = None, **options: Any) -> Any:
         """Make a function one database transaction that commits together with its checkpoint: exactly once.
 
         Its first parameter is the Session, which callers do not give. Conflicts with other transactions are
@@ -193,16 +216,12 @@ class DBOS(AnyDBOS):
             ConfigurationError: no parameter takes the Session.
         """
 
+        settings = self._transaction_settings(options, is_async=False)
+
         def decorate(function: Callable[..., Any]) -> Transaction[Any, Any, Any]:
-            found = self._register_step(function, "transaction", is_async=False, name=name, retry=None)
-            return Transaction(
-                self._runtime,
-                found,
-                function,
-                session=session_parameter(function, is_async=False),
-                isolation_level=isolation_level,
-                max_attempts=max_attempts,
-            )
+            found = self._register_step(function, "transaction", is_async=False, name=name)
+            session = session_parameter(function, is_async=False)
+            return Transaction(self._runtime, found, function, session=session, settings=settings)
 
         return decorate if fn is None else decorate(fn)
 
@@ -225,19 +244,7 @@ class DBOS(AnyDBOS):
 
     def now(self) -> datetime:
         """The present instant, aware and in UTC; a replay gets the recorded one."""
-        binding, clock = self._runtime.bound("dbos.now()"), self._runtime.application.clock
-        frame = current_frame.get()
-        if frame is not None and frame.step is not None:
-            return clock.now()
-        frame = frame_for_operation("dbos.now()")
-        flow = operating.recorded(
-            binding.environment,
-            frame,
-            frame.scope.draw(),
-            "now",
-            "now",
-            lambda: operating.value_of(clock.now),
-        )
+        binding, flow = self._present()
         return cast("datetime", unwrap(binding.driver.run(flow)))
 
     def sleep(self, duration: Duration, /) -> None:
@@ -246,7 +253,5 @@ class DBOS(AnyDBOS):
         Raises:
             NotInWorkflowError: no workflow is running here.
         """
-        binding = self._runtime.bound("dbos.sleep()")
-        frame = frame_for_operation("dbos.sleep()")
-        key = None if frame.step is not None else frame.scope.draw()
-        binding.driver.run(operating.sleep(binding.environment, frame, key, seconds(duration)))
+        binding, flow = self._sleeping(duration)
+        binding.driver.run(flow)

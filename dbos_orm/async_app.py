@@ -11,23 +11,22 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.util import greenlet_spawn
 
 from dbos_orm import _launching
 from dbos_orm._application import AnyDBOS
 from dbos_orm._binds import AsyncBind, ResolvedBind, resolve_async
 from dbos_orm._callables import session_parameter
-from dbos_orm._context import current_frame, frame_for_operation
 from dbos_orm._drivers.binding import Binding
-from dbos_orm._flows import operating
 from dbos_orm._flows.effects import Flow, Outcome
 from dbos_orm._outcomes import unwrap
 from dbos_orm._retry import Retry
+from dbos_orm._settings import step_settings
 from dbos_orm._steps import AsyncStep
 from dbos_orm._transactions import AsyncTransaction
 from dbos_orm._workflows import AsyncWorkflow
-from dbos_orm.config import Config, Duration, seconds
+from dbos_orm.config import Config, Duration
 from dbos_orm.handles import AsyncWorkflowHandle, async_driver_of
 
 __all__ = ["AsyncDBOS"]
@@ -155,20 +154,37 @@ class AsyncDBOS(AnyDBOS):
         *,
         name: str | None = None,
         retry: Retry | None = None,
+        timeout: Duration | None = None,
     ) -> AsyncStep[P, R]: ...
     @overload
     def step(
-        self, fn: Callable[P, R], /, *, name: str | None = None, retry: Retry | None = None
+        self,
+        fn: Callable[P, R],
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
     ) -> AsyncStep[P, R]: ...
     @overload
-    def step(self, *, name: str | None = None, retry: Retry | None = None) -> _StepDecorator: ...
-    def step(self, fn: Any = None, *, name: str | None = None, retry: Retry | None = None) -> Any:
+    def step(
+        self, *, name: str | None = None, retry: Retry | None = None, timeout: Duration | None = None
+    ) -> _StepDecorator: ...
+    def step(
+        self,
+        fn: Any = None,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+    ) -> Any:
         """Record what a function returns or raises; a plain ``def`` runs in a thread. Else as ``DBOS.step``."""
+        settings = step_settings(retry, timeout)
 
         def decorate(function: Any) -> Any:
-            found = self._register_step(function, "step", is_async=None, name=name, retry=retry)
+            found = self._register_step(function, "step", is_async=None, name=name)
             is_sync = not inspect.iscoroutinefunction(function)
-            return AsyncStep(self._runtime, found, function, retry, is_sync=is_sync)
+            return AsyncStep(self._runtime, found, function, settings, is_sync=is_sync)
 
         return decorate if fn is None else decorate(fn)
 
@@ -176,28 +192,31 @@ class AsyncDBOS(AnyDBOS):
     def transaction(self, fn: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /) -> AsyncTransaction[S, P, R]: ...
     @overload
     def transaction(
-        self, *, name: str | None = None, isolation_level: str | None = None, max_attempts: int | None = None
-    ) -> Callable[[Callable[Concatenate[S, P], Coroutine[Any, Any, R]]], AsyncTransaction[S, P, R]]: ...
-    def transaction(
         self,
-        fn: Any = None,
         *,
         name: str | None = None,
         isolation_level: str | None = None,
         max_attempts: int | None = None,
-    ) -> Any:
+        statement_timeout: Duration | None = None,
+    ) -> Callable[[Callable[Concatenate[S, P], Coroutine[Any, Any, R]]], AsyncTransaction[S, P, R]]: ...
+    @overload
+    def transaction(
+        self,
+        *,
+        sessionmaker: async_sessionmaker[S],
+        name: str | None = None,
+        isolation_level: str | None = None,
+        max_attempts: int | None = None,
+        statement_timeout: Duration | None = None,
+    ) -> Callable[[Callable[Concatenate[S, P], Coroutine[Any, Any, R]]], AsyncTransaction[S, P, R]]: ...
+    def transaction(self, fn: Any = None, *, name: str | None = None, **options: Any) -> Any:
         """Make an ``async def`` with an ``AsyncSession`` one transaction. Else as ``DBOS.transaction``."""
+        settings = self._transaction_settings(options, is_async=True)
 
         def decorate(function: Callable[..., Any]) -> AsyncTransaction[Any, Any, Any]:
-            found = self._register_step(function, "transaction", is_async=True, name=name, retry=None)
-            return AsyncTransaction(
-                self._runtime,
-                found,
-                function,
-                session=session_parameter(function, is_async=True),
-                isolation_level=isolation_level,
-                max_attempts=max_attempts,
-            )
+            found = self._register_step(function, "transaction", is_async=True, name=name)
+            session = session_parameter(function, is_async=True)
+            return AsyncTransaction(self._runtime, found, function, session=session, settings=settings)
 
         return decorate if fn is None else decorate(fn)
 
@@ -220,27 +239,11 @@ class AsyncDBOS(AnyDBOS):
 
     def now(self) -> Coroutine[None, None, datetime]:
         """The present instant, aware and in UTC; a replay gets the recorded one."""
-        binding, clock = self._runtime.bound("dbos.now()"), self._runtime.application.clock
-        frame = current_frame.get()
-        if frame is not None and frame.step is not None:
-            return _now(binding, operating.value_of(clock.now))
-        frame = frame_for_operation("dbos.now()")
-        flow = operating.recorded(
-            binding.environment,
-            frame,
-            frame.scope.draw(),
-            "now",
-            "now",
-            lambda: operating.value_of(clock.now),
-        )
-        return _now(binding, flow)
+        return _now(*self._present())
 
     def sleep(self, duration: Duration, /) -> Coroutine[None, None, None]:
         """Wait, durably; raises as ``DBOS.sleep``."""
-        binding = self._runtime.bound("dbos.sleep()")
-        frame = frame_for_operation("dbos.sleep()")
-        key = None if frame.step is not None else frame.scope.draw()
-        return _sleep(binding, operating.sleep(binding.environment, frame, key, seconds(duration)))
+        return _sleep(*self._sleeping(duration))
 
 
 # Their numbers were drawn when they were called; what is awaited is the rest.

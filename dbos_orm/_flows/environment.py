@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dbos_orm._clock import Clock
-from dbos_orm._context import RecordedStep, Run
+from dbos_orm._context import RecordedStep, Run, StepKey
 from dbos_orm._dialects import Dialect
 from dbos_orm._flows.effects import Outcome
 from dbos_orm._identifiers import IdentifierSource
 from dbos_orm._outcomes import Raised, Returned
 from dbos_orm._registry import Registry
+from dbos_orm._store.entries import Kind, StepEntry
 from dbos_orm.config import Config
 from dbos_orm.errors import OwnershipLost, SerializationError
 from dbos_orm.serialization import Codec
@@ -34,6 +35,34 @@ class Environment:
     def instant(self) -> str:
         """The present instant as text, for columns that are for people."""
         return self.clock.now().isoformat(timespec="microseconds")
+
+    def step_entry(
+        self,
+        run: Run,
+        key: StepKey,
+        name: str,
+        kind: Kind,
+        output: str | None = None,
+        error: str | None = None,
+        *,
+        attempts: int = 1,
+        started_at: str | None = None,
+    ) -> StepEntry:
+        """What is to be recorded of a step; each entry is another write."""
+        return StepEntry(
+            run.workflow_id,
+            key.scope,
+            key.step_id,
+            run.owner_token,
+            self.identifiers.write_id(),
+            name,
+            kind,
+            output,
+            error,
+            self.codec.name,
+            attempts,
+            started_at or self.instant(),
+        )
 
     def encode_outcome(self, outcome: Outcome) -> tuple[Outcome, str | None, str | None]:
         """The outcome as it will be replayed, its encoded value and its encoded error.

@@ -14,7 +14,7 @@ from dbos_orm._flows.recording import record_step
 from dbos_orm._flows.running import await_outcome, require_same_workflow
 from dbos_orm._flows.stepping import record_outcome
 from dbos_orm._outcomes import Raised, Returned
-from dbos_orm._store.entries import Kind, RunStart, StepEntry
+from dbos_orm._store.entries import Kind, RunStart
 from dbos_orm._store.history import find_run
 from dbos_orm.errors import DBOSError, NonDeterministicError, WorkflowExistsError
 
@@ -43,7 +43,7 @@ def start_child(
     is_new = found is None
     if found is None:
         run.require_live(child.name)
-        entry = replace(_entry(env, run, key, child.name, "child"), child_id=child.workflow_id, child=child)
+        entry = replace(env.step_entry(run, key, child.name, "child"), child_id=child.workflow_id, child=child)
         is_new = (yield from record_step(env, run, entry, child_run)) is None
     elif found.child_id != child.workflow_id:
         raise NonDeterministicError(
@@ -110,7 +110,7 @@ def sleep(env: Environment, frame: Frame, key: StepKey | None, seconds: float) -
     if found is None:
         run.require_live(SLEEP_NAME)
         delay = round(max(seconds, 0.0) * _MICROSECONDS)
-        found = yield from record_step(env, run, replace(_entry(env, run, key, SLEEP_NAME, "sleep"), delay=delay))
+        found = yield from record_step(env, run, replace(env.step_entry(run, key, SLEEP_NAME, "sleep"), delay=delay))
     left = seconds
     if found is not None:
         left = (found.remaining or 0.0) - (env.clock.monotonic() - found.loaded_at)
@@ -123,20 +123,3 @@ def _outcome(env: Environment, run: Run, workflow_id: str, seconds: float | None
         return (yield from await_outcome(env, workflow_id, seconds=seconds, run=run))
     except (DBOSError, TimeoutError) as error:
         return Raised(error)
-
-
-def _entry(env: Environment, run: Run, key: StepKey, name: str, kind: Kind) -> StepEntry:
-    return StepEntry(
-        run.workflow_id,
-        key.scope,
-        key.step_id,
-        run.owner_token,
-        env.identifiers.write_id(),
-        name,
-        kind,
-        None,
-        None,
-        env.codec.name,
-        1,
-        env.instant(),
-    )

@@ -13,7 +13,8 @@ from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.recording import record_attempt, record_step
 from dbos_orm._outcomes import Raised
 from dbos_orm._retry import Retry
-from dbos_orm._store.entries import AttemptEntry, Kind, StepEntry
+from dbos_orm._settings import StepSettings
+from dbos_orm._store.entries import AttemptEntry, Kind
 from dbos_orm.errors import MaxStepRetriesExceededError
 
 _MICROSECONDS: Final = 1_000_000
@@ -28,7 +29,7 @@ class StepCall:
     function: Callable[..., Any]
     arguments: Sequence[Any]
     keywords: Mapping[str, Any]
-    retry: Retry | None = None
+    settings: StepSettings
 
 
 def step(env: Environment, frame: Frame, call: StepCall) -> Flow[Outcome]:
@@ -41,7 +42,7 @@ def step(env: Environment, frame: Frame, call: StepCall) -> Flow[Outcome]:
     recorded = run.recorded(call.key, call.name)
     if recorded is not None:
         return env.replay(run, recorded)
-    max_attempts = 1 if call.retry is None else call.retry.max_attempts
+    retry, max_attempts = call.settings.retry, call.settings.max_attempts
     failed = [] if run.attempts is None else run.attempts.get(call.key, [])
     errors = [env.codec.decode_error(attempt.error, attempt.serializer) for attempt in failed]
     if failed:
@@ -58,13 +59,13 @@ def step(env: Environment, frame: Frame, call: StepCall) -> Flow[Outcome]:
             break
         if not isinstance(outcome.error, Exception):
             return outcome
-        if call.retry is None or not call.retry.applies_to(outcome.error):
+        if retry is None or not retry.applies_to(outcome.error):
             break
         errors.append(outcome.error)
         if attempt >= max_attempts:
             outcome = Raised(_exhausted(call.name, errors))
             break
-        yield from _wait_for_next_attempt(env, run, call, call.retry, errors, started_at)
+        yield from _wait_for_next_attempt(env, run, call, retry, errors, started_at)
     return (yield from record_outcome(env, run, call.key, call.name, "step", outcome, attempt, started_at))
 
 
@@ -83,20 +84,7 @@ def record_outcome(
         # Whoever continues this run gets an outcome of their own; this one is dropped.
         raise run.stop
     outcome, output, error = env.encode_outcome(outcome)
-    entry = StepEntry(
-        run.workflow_id,
-        key.scope,
-        key.step_id,
-        run.owner_token,
-        env.identifiers.write_id(),
-        name,
-        kind,
-        output,
-        error,
-        env.codec.name,
-        attempts,
-        started_at,
-    )
+    entry = env.step_entry(run, key, name, kind, output, error, attempts=attempts, started_at=started_at)
     recorded = yield from record_step(env, run, entry)
     return outcome if recorded is None else env.replay(run, recorded)
 

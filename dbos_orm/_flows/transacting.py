@@ -29,6 +29,7 @@ from dbos_orm._flows.effects import (
 from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.recording import adopt, find_recorded, record_step
 from dbos_orm._outcomes import Raised, Returned
+from dbos_orm._settings import TransactionSettings
 from dbos_orm._store.entries import StepEntry
 from dbos_orm._store.history import find_run
 
@@ -47,8 +48,7 @@ class TransactionCall:
     session_position: int
     arguments: Sequence[Any]
     keywords: Mapping[str, Any]
-    isolation_level: str | None
-    max_attempts: int
+    settings: TransactionSettings
 
     def with_session(self, session: Any) -> list[Any]:
         """The arguments with the session in its place."""
@@ -92,7 +92,7 @@ def transaction(env: Environment, frame: Frame, key: StepKey, call: TransactionC
         if attempt.fault is None or attempt.fault is Fault.REJECTED:
             break
         # A value whose rows were rolled back is no outcome, however often that happens.
-        is_exhausted = conflicts >= call.max_attempts or disconnections >= _MOST_DISCONNECTIONS
+        is_exhausted = conflicts >= call.settings.max_attempts or disconnections >= _MOST_DISCONNECTIONS
         if is_exhausted and isinstance(attempt.outcome, Raised):
             break
         yield from Pause(pause * (0.5 + random.random() / 2), run)
@@ -109,7 +109,7 @@ def plain_transaction(env: Environment, frame: Frame | None, call: TransactionCa
     """
     conflicts, pause = 0, _FIRST_PAUSE_SECONDS
     while True:
-        outcome = yield from OpenSession(call.isolation_level)
+        outcome = yield from OpenSession(call.settings.isolation_level)
         if not isinstance(outcome, Raised):
             session = outcome.value
             outcome = yield from _call_and_flush(call, frame, session)
@@ -118,7 +118,7 @@ def plain_transaction(env: Environment, frame: Frame | None, call: TransactionCa
                 outcome = committed if isinstance(committed, Raised) else outcome
         conflicts += 1
         is_conflict = isinstance(outcome, Raised) and _fault_of(env, outcome.error) is Fault.CONFLICT
-        if not is_conflict or conflicts >= call.max_attempts:
+        if not is_conflict or conflicts >= call.settings.max_attempts:
             return outcome
         yield from Pause(pause * (0.5 + random.random() / 2), None)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -141,11 +141,11 @@ def _attempt(
     env: Environment, frame: Frame, key: StepKey, call: TransactionCall, number: int, started_at: str
 ) -> Flow[_Attempt]:
     run = frame.run
-    opened = yield from OpenSession(call.isolation_level)
+    opened = yield from OpenSession(call.settings.isolation_level)
     if isinstance(opened, Raised):
         return _failed(env, opened)
     session = opened.value
-    info = RunningStep(key, call.name, number, call.max_attempts, transactional=True)
+    info = RunningStep(key, call.name, number, call.settings.max_attempts, transactional=True)
     outcome = yield from _call_and_flush(call, Frame(run, frame.scope, info), session)
     if isinstance(outcome, Raised):
         return _Attempt(outcome, fault=_fault_of(env, outcome.error))
@@ -237,18 +237,5 @@ def _entry(
     started_at: str,
 ) -> tuple[StepEntry, Outcome]:
     outcome, output, error = env.encode_outcome(outcome)
-    entry = StepEntry(
-        run.workflow_id,
-        key.scope,
-        key.step_id,
-        run.owner_token,
-        env.identifiers.write_id(),
-        call.name,
-        "transaction",
-        output,
-        error,
-        env.codec.name,
-        attempts,
-        started_at,
-    )
+    entry = env.step_entry(run, key, call.name, "transaction", output, error, attempts=attempts, started_at=started_at)
     return entry, outcome
