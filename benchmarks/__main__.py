@@ -1,124 +1,80 @@
-"""Compare this library with the floor: raw psycopg2 that does the same durable writes.
-
-    python -m benchmarks [--url postgresql://...] [--rounds 3] [--scale 1.0]
+"""Compare this library with DBOS and with the floor: raw psycopg2 that does the same durable writes.
 
 Without a URL it starts a PostgreSQL of its own with fsync on. The contenders alternate within each round, and
-what counts is the ratio in the last column: absolute figures belong to the machine and its hour.
+what counts are the ratios: absolute figures belong to the machine and its hour. See docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import statistics
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+import sys
 
-import psycopg2
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import make_url
 
-from benchmarks import floor, ours
-from tests.postgres_server import PostgresServer
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One row of the table: a name, how many steps it makes, and the contenders with their seconds."""
-
-    name: str
-    steps: int
-    floor: Callable[[], float]
-    ours: Callable[[], float]
+from benchmarks.contender import Contender, Outcome, RunFailedError
+from benchmarks.environment import DBOS_VERSION, NoEnvironmentError, dbos_interpreter
+from benchmarks.measurements import measurements
+from benchmarks.server import server_at
 
 
-def main() -> None:
-    """Run every measurement and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", help="a PostgreSQL database whose tables may be written to")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--scale", type=float, default=1.0, help="of the number of workflows")
-    options = parser.parse_args()
-    with _database(options.url) as url, tempfile.TemporaryDirectory() as folder:
-        table = Table("measurement", "floor steps/s", "dbos_orm steps/s", "of the floor", title="medians of the rounds")
-        for measurement in _measurements(url, Path(folder), options.scale):
-            floors, mine = [], []
+def main() -> int:
+    """Run the measurements and print the table."""
+    options = _options()
+    contenders = [
+        Contender("floor", "benchmarks.contenders.floor"),
+        Contender("dbos_orm", "benchmarks.contenders.ours"),
+    ]
+    if not options.without_dbos:
+        try:
+            interpreter = dbos_interpreter()
+        except NoEnvironmentError as error:
+            print(error, file=sys.stderr)
+            return 1
+        contenders.append(Contender(f"DBOS {DBOS_VERSION}", "benchmarks.contenders.dbos_transact", interpreter))
+    with server_at(options.url) as server:
+        table = Table(
+            "steps/s", *(each.name for each in contenders), "ours / floor", "ours / DBOS", title=server.describe()
+        )
+        urls = {each.name: server.create_database(str(number)) for number, each in enumerate(contenders)}
+        for measurement in measurements(options.scale):
+            if options.only not in measurement.name:
+                continue
+            outcomes: dict[str, list[Outcome]] = {each.name: [] for each in contenders}
             for _ in range(options.rounds):
-                floors.append(measurement.floor())
-                mine.append(measurement.ours())
-            slow, fast = statistics.median(mine), statistics.median(floors)
+                for each in contenders:
+                    try:
+                        outcome = each.run(measurement.task.at(urls[each.name]), server.count_writing_transactions)
+                    except RunFailedError as error:
+                        print(error, file=sys.stderr)
+                        continue
+                    outcomes[each.name].append(outcome)
+            medians = [
+                statistics.median(outcome.seconds for outcome in taken) if taken else float("nan")
+                for taken in outcomes.values()
+            ]
             table.add_row(
                 measurement.name,
-                f"{measurement.steps / fast:,.0f}",
-                f"{measurement.steps / slow:,.0f}",
-                f"{fast / slow:.2f}",
+                *(f"{measurement.task.units / median:,.0f}" for median in medians),
+                f"{medians[0] / medians[1]:.2f}",
+                *(f"{median / medians[1]:.1f}" for median in medians[2:]),
             )
-        Console().print(table)
+        for url in urls.values():
+            server.drop_database(url)
+    Console().print(table)
+    return 0
 
 
-def _measurements(url: str, folder: Path, scale: float) -> Iterator[Measurement]:
-    dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    few, many = max(1, round(100 * scale)), max(1, round(500 * scale))
-    sync = ours.Sync(url)
-    yield Measurement(
-        f"PostgreSQL, {few} serial workflows of 10 steps",
-        few * 10,
-        lambda: floor.serial(dsn, _prefix(), few, 10),
-        lambda: sync.serial(few, 10),
-    )
-    yield Measurement(
-        f"PostgreSQL, {many} concurrent workflows of 10 steps, floor with 32 threads",
-        many * 10,
-        lambda: floor.concurrent(dsn, _prefix(), many, 10),
-        lambda: sync.concurrent(many, 10),
-    )
-    yield Measurement(
-        f"PostgreSQL, {many} concurrent workflows of 10 steps, asyncio (asyncpg)",
-        many * 10,
-        lambda: floor.concurrent(dsn, _prefix(), many, 10),
-        lambda: asyncio.run(ours.concurrent_async(url, many, 10)),
-    )
-    sqlite = ours.Sync(f"sqlite:///{folder / 'benchmark.sqlite'}")
-    yield Measurement(
-        f"SQLite, {few} serial workflows of 10 steps, against the floor on PostgreSQL",
-        few * 10,
-        lambda: floor.serial(dsn, _prefix(), few, 10),
-        lambda: sqlite.serial(few, 10),
-    )
-    yield Measurement(
-        f"SQLite, {many} concurrent workflows of 10 steps, against the floor on PostgreSQL",
-        many * 10,
-        lambda: floor.concurrent(dsn, _prefix(), many, 10),
-        lambda: sqlite.concurrent(many, 10),
-    )
-
-
-def _prefix() -> str:
-    return f"{time.time_ns():x}"
-
-
-@contextmanager
-def _database(url: str | None) -> Iterator[str]:
-    server = None
-    if url is None:
-        server = PostgresServer(is_durable=True)
-        url = server.address.url("postgres").render_as_string(hide_password=False)
-    try:
-        connection = psycopg2.connect(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False))
-        with connection, connection.cursor() as cursor:
-            cursor.execute("DROP TABLE IF EXISTS floor_status, floor_step")
-            cursor.execute(floor.TABLES)
-        connection.close()
-        yield url
-    finally:
-        if server is not None:
-            server.remove()
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", help="a PostgreSQL server on which databases may be created")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of workflows")
+    parser.add_argument("--only", default="", metavar="NAME", help="the measurements with this in their name")
+    parser.add_argument("--without-dbos", action="store_true", help="only this library and the floor")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
