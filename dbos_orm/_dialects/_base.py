@@ -238,6 +238,14 @@ class Dialect(abc.ABC):
     def prepare_own_engine(self, engine: Engine) -> None:
         """Set up an engine of our own pool."""
 
+    @abc.abstractmethod
+    def identity(self, connection: Connection) -> object:
+        """Which database a connection of any engine reaches, and which of its tables our statements meet there.
+
+        Two connections have equal identities if a statement of ours does the same on either. It stays the
+        same when the server is restarted or fails over. It is asked in the connection's own transaction.
+        """
+
     remedy: ClassVar[str]
     """What to do about what ``probe`` found."""
 

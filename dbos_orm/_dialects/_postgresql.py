@@ -31,6 +31,7 @@ from sqlalchemy.types import TypeEngine
 from dbos_orm._clock import Clock
 from dbos_orm._dialects._base import Dialect, Fault
 from dbos_orm.config import Config, seconds
+from dbos_orm.models import WorkflowStatus
 
 _CONFLICTS: Final = {
     "40001",  # serialization_failure
@@ -49,6 +50,11 @@ _DISCONNECTIONS: Final = {
 
 _LASTING_REFUSALS: Final = ("authentication failed", "no pg_hba.conf entry", "does not exist")
 """Refusals to connect that stay. Any other passes, in whatever language: a server that starts, stops or is full."""
+
+_IDENTITY: Final = text(
+    "SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), "
+    "CAST(to_regclass(:table) AS oid) FROM pg_control_system()"
+)
 
 
 class PostgreSQLDialect(Dialect):
@@ -118,6 +124,14 @@ class PostgreSQLDialect(Dialect):
 
     def prepare_own_engine(self, engine: Engine) -> None:
         return None
+
+    def identity(self, connection: Connection) -> object:
+        # Not when the server was started or where it listens: both change while it stays the same database. The table
+        # too, because another search_path finds other tables.
+        preparer = connection.dialect.identifier_preparer
+        schema = (self.schemas or {}).get(None)
+        table = ".".join(preparer.quote(name) for name in (schema, WorkflowStatus.__tablename__) if name is not None)
+        return ("postgresql", *connection.execute(_IDENTITY, {"table": table}).one())
 
     def probe(self, engine: Engine) -> Iterable[str]:
         with engine.connect() as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
@@ -90,6 +91,12 @@ class SQLiteDialect(Dialect):
 
     def prepare_own_engine(self, engine: Engine) -> None:
         prepare_sqlite_connections(engine, busy_timeout=seconds(self.config.sqlite_busy_timeout), begin=False)
+
+    def identity(self, connection: Connection) -> object:
+        files = connection.exec_driver_sql("PRAGMA database_list").all()
+        name = next(row.file for row in files if row.name == "main")
+        # A database in memory has no name, and no other connection.
+        return ("sqlite", str(Path(name).resolve())) if name else object()
 
     def probe(self, engine: Engine) -> Iterable[str]:
         with engine.connect() as connection:

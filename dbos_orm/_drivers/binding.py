@@ -16,6 +16,7 @@ from dbos_orm._dialects import Dialect, dialect_of, own_engine
 from dbos_orm._drivers.active_runs import ActiveRuns
 from dbos_orm._drivers.async_driver import AsyncDriver
 from dbos_orm._drivers.committer import Committer
+from dbos_orm._drivers.databases import Databases
 from dbos_orm._drivers.gateway import Gateway
 from dbos_orm._drivers.service_loop import AsyncGateway, ServiceLoop
 from dbos_orm._drivers.sessions import SessionSource
@@ -57,6 +58,7 @@ class Binding:
     threads: WorkerThreads
     source: SessionSource
     driver: SyncDriver
+    databases: Databases
     async_driver: AsyncDriver | None = None
     service_loop: ServiceLoop | None = None
 
@@ -151,6 +153,7 @@ def bind(
         threads,
         source,
         SyncDriver(environment, gateway, committer, runs, threads, source),
+        Databases(dialect, engine),
         service_loop=loop,
     )
     if isinstance(gateway, AsyncGateway):
