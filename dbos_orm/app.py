@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
-
-from sqlalchemy.orm import Session, sessionmaker
+from typing import Self
 
 from dbos_orm import _launching
 from dbos_orm._application import AnyDBOS
 from dbos_orm._binds import SyncBind, resolve_sync
-from dbos_orm._callables import session_parameter
-from dbos_orm._outcomes import unwrap
-from dbos_orm._retry import Retry
-from dbos_orm._settings import step_settings
-from dbos_orm._steps import Step
-from dbos_orm._transactions import Transaction
-from dbos_orm._workflows import Workflow
+from dbos_orm._sync_operations import SyncOperations
 from dbos_orm.config import Config, Duration
-from dbos_orm.handles import WorkflowHandle
 
 __all__ = ["DBOS"]
 
-P = ParamSpec("P")
-R = TypeVar("R")
-S = TypeVar("S", bound=Session)
 
-
-class DBOS(AnyDBOS):
+class DBOS(SyncOperations, AnyDBOS):
     """A durable application on your own ``Engine``: made, then bound, then launched.
 
     Made, functions can be registered, so that it can be done at import. Bound (``bind``, or given here), it
@@ -52,8 +38,6 @@ class DBOS(AnyDBOS):
         self._given = bind
         if bind is not None:
             self._runtime.bind_given = lambda: self.bind(bind)
-
-    # -- life cycle ------------------------------------------------------------------------------
 
     def bind(self, bind: SyncBind) -> Self:
         """Give the application its database: an Engine, a sessionmaker, a scoped_session or a URL.
@@ -108,150 +92,3 @@ class DBOS(AnyDBOS):
     ) -> None:
         # Who leaves by Ctrl-C does not want to wait for workflows: others, or the next launch, continue them.
         self.shutdown(0 if kind is not None and not issubclass(kind, Exception) else 30)
-
-    # -- decorators ------------------------------------------------------------------------------
-
-    @overload
-    def workflow(self, fn: Callable[P, R], /) -> Workflow[P, R]: ...
-    @overload
-    def workflow(
-        self,
-        *,
-        name: str | None = None,
-        version: str | None = None,
-        timeout: Duration | None = None,
-        max_recovery_attempts: int | None = None,
-    ) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
-    def workflow(self, fn: Any = None, **options: Any) -> Any:
-        """Make a function durable: its steps are recorded, and after any failure it continues behind the last one.
-
-        It must call the same steps in the same order when it runs again, so everything that may differ
-        (time, randomness, the outside world) belongs in steps or comes from ``dbos``. ``name`` is the
-        qualified name by default; ``version`` a hash of the source; ``timeout`` begins when a run
-        begins; ``max_recovery_attempts`` replaces the one of ``Config``.
-
-        Raises:
-            ConflictingRegistrationError: the name is taken.
-            ConfigurationError: it cannot be a workflow (``async def``, a class method, a generator).
-        """
-
-        def decorate(function: Callable[P, R]) -> Workflow[P, R]:
-            wanted = {
-                "name": None,
-                "version": None,
-                "timeout": None,
-                "max_recovery_attempts": None,
-                **options,
-            }
-            return Workflow(self._runtime, self._register_workflow(function, is_async=False, **wanted), {})
-
-        return decorate if fn is None else decorate(fn)
-
-    @overload
-    def step(
-        self,
-        fn: Callable[P, R],
-        /,
-        *,
-        name: str | None = None,
-        retry: Retry | None = None,
-        timeout: Duration | None = None,
-    ) -> Step[P, R]: ...
-    @overload
-    def step(
-        self, *, name: str | None = None, retry: Retry | None = None, timeout: Duration | None = None
-    ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
-    def step(
-        self,
-        fn: Any = None,
-        *,
-        name: str | None = None,
-        retry: Retry | None = None,
-        timeout: Duration | None = None,
-    ) -> Any:
-        """Record what a function returns or raises, when a workflow calls it, and never run it again after that.
-
-        A step that a crash interrupted runs again: give other systems ``dbos.current.idempotency_key``.
-        Any callable will do: ``dbos.step(httpx.get, name="fetch")(url)``.
-
-        Raises:
-            ConflictingRegistrationError: other code has the name.
-        """
-        settings = step_settings(retry, timeout)
-
-        def decorate(function: Callable[P, R]) -> Step[P, R]:
-            found = self._register_step(function, "step", is_async=False, name=name)
-            return Step(self._runtime, found, function, settings)
-
-        return decorate if fn is None else decorate(fn)
-
-    @overload
-    def transaction(self, fn: Callable[Concatenate[S, P], R], /) -> Transaction[S, P, R]: ...
-    @overload
-    def transaction(
-        self,
-        *,
-        name: str | None = None,
-        isolation_level: str | None = None,
-        max_attempts: int | None = None,
-        statement_timeout: Duration | None = None,
-    ) -> Callable[[Callable[Concatenate[S, P], R]], Transaction[S, P, R]]: ...
-    @overload
-    def transaction(
-        self,
-        *,
-        sessionmaker: sessionmaker[S],
-        name: str | None = None,
-        isolation_level: str | None = None,
-        max_attempts: int | None = None,
-        statement_timeout: Duration | None = None,
-    ) -> Callable[[Callable[Concatenate[S, P], R]], Transaction[S, P, R]]: ...
-    def transaction(self, fn: Any = None, *, name: str | None = None, **options: Any) -> Any:
-        """Make a function one database transaction that commits together with its checkpoint: exactly once.
-
-        Its first parameter is the Session, which callers do not give. Conflicts with other transactions are
-        tried again up to ``max_attempts`` times, in a new transaction each time.
-
-        Raises:
-            ConfigurationError: no parameter takes the Session.
-        """
-
-        settings = self._transaction_settings(options, is_async=False)
-
-        def decorate(function: Callable[..., Any]) -> Transaction[Any, Any, Any]:
-            found = self._register_step(function, "transaction", is_async=False, name=name)
-            session = session_parameter(function, is_async=False)
-            return Transaction(self._runtime, found, function, session=session, settings=settings)
-
-        return decorate if fn is None else decorate(fn)
-
-    # -- from outside ----------------------------------------------------------------------------
-
-    def handle(self, workflow_id: str, /) -> WorkflowHandle[Any]:
-        """A handle of any workflow, by its ID; nothing is looked up."""
-        return WorkflowHandle(self._runtime, workflow_id)
-
-    # -- inside a run ----------------------------------------------------------------------------
-
-    @property
-    def session(self) -> Session:
-        """The session of the transaction that is running here.
-
-        Raises:
-            NotInWorkflowError: none is.
-        """
-        return cast("Session", self._session())
-
-    def now(self) -> datetime:
-        """The present instant, aware and in UTC; a replay gets the recorded one."""
-        binding, flow = self._present()
-        return cast("datetime", unwrap(binding.driver.run(flow)))
-
-    def sleep(self, duration: Duration, /) -> None:
-        """Wait, durably: the instant to wake at is recorded, and a restart waits only for the rest.
-
-        Raises:
-            NotInWorkflowError: no workflow is running here.
-        """
-        binding, flow = self._sleeping(duration)
-        binding.driver.run(flow)

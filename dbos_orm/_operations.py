@@ -1,0 +1,137 @@
+"""What both colours offer to the functions of an application: registration, and what a run may ask."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from dbos_orm._callables import name_of, require_function, signature_of
+from dbos_orm._context import RunContext, current_frame, current_transaction, frame_for_operation, random_of, uuid_of
+from dbos_orm._drivers.binding import Binding
+from dbos_orm._flows import operating
+from dbos_orm._flows.effects import Flow, Outcome
+from dbos_orm._registry import RegisteredWorkflow, version_of
+from dbos_orm._runtime import Runtime
+from dbos_orm._settings import TransactionSettings, transaction_settings
+from dbos_orm.config import Config, Duration, require_count, require_text, seconds
+from dbos_orm.errors import ConfigurationError, NotInWorkflowError
+from dbos_orm.serialization import TypeRegistry
+
+
+class AnyOperations:
+    """The operations that both colours have, on one application; what they need no database for is done here."""
+
+    name: str
+    config: Config
+    types: TypeRegistry
+    """The types that this application's values may have; ``dbos.types.register(Money)``."""
+    _runtime: Runtime
+
+    # -- registration ----------------------------------------------------------------------------
+
+    def _register_workflow(
+        self,
+        function: Callable[..., Any],
+        *,
+        is_async: bool,
+        name: str | None,
+        version: str | None,
+        timeout: Duration | None,
+        max_recovery_attempts: int | None,
+    ) -> RegisteredWorkflow:
+        require_function(function, "workflow", is_async=is_async)
+        found = name_of(function, name)
+        if timeout is not None and seconds(timeout, field="timeout") <= 0:
+            raise ConfigurationError("timeout", timeout, "more than zero", "leave it out for no timeout")
+        if version is not None:
+            require_text("version", version)
+        if max_recovery_attempts is not None:
+            require_count("max_recovery_attempts", max_recovery_attempts)
+        registered = RegisteredWorkflow(
+            name=found,
+            function=function,
+            version=version or self.config.application_version or version_of(function, found),
+            is_async=is_async,
+            signature=signature_of(function),
+            timeout=None if timeout is None else timedelta(seconds=seconds(timeout)),
+            max_recovery_attempts=max_recovery_attempts,
+        )
+        self._runtime.application.registry.add_workflow(registered)
+        self.types.register_function(function)
+        return registered
+
+    def _register_step(
+        self,
+        function: Callable[..., Any],
+        decorator: str,
+        *,
+        is_async: bool | None,
+        name: str | None,
+    ) -> str:
+        require_function(function, decorator, is_async=is_async)
+        found = name_of(function, name)
+        self._runtime.application.registry.add_step(found, function)
+        self.types.register_function(function)
+        return found
+
+    def _transaction_settings(self, options: dict[str, Any], *, is_async: bool) -> TransactionSettings:
+        maker, max_attempts = options.pop("sessionmaker", None), options.pop("max_attempts", None)
+        if max_attempts is None:
+            max_attempts = self.config.transaction_attempts
+        return transaction_settings(max_attempts=max_attempts, maker=maker, is_async=is_async, **options)
+
+    # -- inside a run ----------------------------------------------------------------------------
+
+    @property
+    def current(self) -> RunContext:
+        """The run and step that the caller is in.
+
+        Raises:
+            NotInWorkflowError: none is.
+        """
+        frame = current_frame.get()
+        if frame is None:
+            raise NotInWorkflowError("dbos.current")
+        return RunContext(frame)
+
+    @property
+    def random(self) -> random.Random:
+        """A random source that gives a replay the same numbers; nothing is recorded.
+
+        Raises:
+            NotInWorkflowError: no workflow is running here.
+        """
+        return random_of(frame_for_operation("dbos.random"))
+
+    def uuid(self) -> uuid.UUID:
+        """A UUID4 that a replay gets again; raises as ``random``."""
+        return uuid_of(frame_for_operation("dbos.uuid()"))
+
+    def _present(self) -> tuple[Binding, Flow[Outcome]]:
+        """``now()``: recorded in a workflow's body, the clock's in a step."""
+        binding, clock = self._runtime.bound("dbos.now()"), self._runtime.application.clock
+        frame = current_frame.get()
+        if frame is not None and frame.step is not None:
+            return binding, operating.value_of(clock.now)
+        frame = frame_for_operation("dbos.now()")
+        key, answer = frame.scope.draw(), partial(operating.value_of, clock.now)
+        return binding, operating.recorded(binding.environment, frame, key, "now", "now", answer)
+
+    def _sleeping(self, duration: Duration) -> tuple[Binding, Flow[None]]:
+        """``sleep()``."""
+        binding = self._runtime.bound("dbos.sleep()")
+        frame = frame_for_operation("dbos.sleep()")
+        length = seconds(duration)
+        key = None if frame.step is not None else frame.scope.draw()
+        return binding, operating.sleep(binding.environment, frame, key, length)
+
+    def _session(self) -> Any:
+        transaction = current_transaction.get()
+        binding = self._runtime.binding
+        if transaction is None or binding is None or transaction.binding is not binding.source:
+            raise NotInWorkflowError("dbos.session")
+        return transaction.session
