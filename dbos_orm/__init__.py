@@ -4,6 +4,7 @@ from dbos_orm._binds import async_sqlite_engine
 from dbos_orm._context import RunContext, current_run
 from dbos_orm._dialects import sqlite_engine
 from dbos_orm._retry import Retry
+from dbos_orm._settings import StepOptions
 from dbos_orm._starting import WorkflowOptions
 from dbos_orm.app import DBOS
 from dbos_orm.async_app import AsyncDBOS
@@ -19,6 +20,7 @@ __all__ = [
     "Retry",
     "RunContext",
     "StepInfo",
+    "StepOptions",
     "WorkflowHandle",
     "WorkflowInfo",
     "WorkflowOptions",

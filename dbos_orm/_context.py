@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from dbos_orm._clock import steady_seconds
+from dbos_orm._time_limits import TimeLimit
 from dbos_orm.errors import (
     ForkedProcessError,
     NonDeterministicError,
@@ -192,13 +193,14 @@ class Run:
 
 
 class RunningStep(NamedTuple):
-    """The step whose function is running."""
+    """The step whose function is running. ``limit``: until when somebody waits for this attempt of it."""
 
     key: StepKey
     name: str
     attempt: int
     max_attempts: int
     transactional: bool
+    limit: TimeLimit | None = None
 
 
 class Frame(NamedTuple):
@@ -231,6 +233,7 @@ def frame_for_operation(operation: str) -> Frame:
     Raises:
         NotInWorkflowError: no workflow is running here.
         StepOutsideScopeError: the caller is another task or thread than the workflow's own.
+        StepTimeoutError: it is an attempt of a step whose time is up.
     """
     frame = current_frame.get()
     if frame is None:
@@ -242,8 +245,16 @@ def frame_for_operation(operation: str) -> Frame:
 def require_home(frame: Frame, operation: str) -> None:
     """Refuse a durable operation from a task or thread whose order a replay could not repeat."""
     frame.run.require_live(operation)
-    if frame.step is None and frame.scope.home != here(is_async=frame.run.is_async):
+    if frame.step is not None:
+        require_time(frame.step)
+    elif frame.scope.home != here(is_async=frame.run.is_async):
         raise StepOutsideScopeError(operation, frame.run.workflow_id)
+
+
+def require_time(step: RunningStep) -> None:
+    """Raise ``StepTimeoutError`` in an attempt of a step whose time is up."""
+    if step.limit is not None:
+        step.limit.require()
 
 
 class RunContext:
@@ -297,9 +308,10 @@ class RunContext:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the run is to end; a long sync step may ask and return early."""
-        self._frame.run.expire_if_due()
-        return self._frame.run.stop is not None
+        """Whether the run is to end, or this attempt's time is up; a long sync step may ask and return early."""
+        run, step = self._frame.run, self._frame.step
+        run.expire_if_due()
+        return run.stop is not None or (step is not None and step.limit is not None and step.limit.is_over)
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from dbos_orm._context import Frame, Launch, current_frame, require_home
+from dbos_orm._context import Frame, Launch, current_frame, require_home, require_time
 from dbos_orm._drivers.binding import Application, Binding
 from dbos_orm.errors import ForkedProcessError, NotBoundError, NotLaunchedError
 
@@ -63,9 +63,13 @@ def body_frame(runtime: Runtime, operation: str) -> Frame | None:
 
     Raises:
         StepOutsideScopeError: the caller is a task or thread of its own.
+        StepTimeoutError: it is an attempt of a step whose time is up.
     """
     frame = runtime.frame()
-    if frame is None or frame.step is not None:
+    if frame is None:
+        return None
+    if frame.step is not None:
+        require_time(frame.step)
         return None
     require_home(frame, operation)
     return frame

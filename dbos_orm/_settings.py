@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import sessionmaker
@@ -25,6 +26,15 @@ class StepSettings:
     def max_attempts(self) -> int:
         """How often it is tried at most."""
         return 1 if self.retry is None else self.retry.max_attempts
+
+
+class StepOptions(TypedDict, total=False):
+    """What may be said of one call of a step, by ``step.options(...)``."""
+
+    retry: Retry | None
+    """How a failed attempt is repeated; None: not at all."""
+    timeout: Duration | None
+    """How long one attempt may take; None: as long as it likes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,16 @@ def step_settings(retry: object = None, timeout: Duration | None = None) -> Step
     if retry is not None:
         retry.validate()
     return StepSettings(retry, _positive("timeout", timeout))
+
+
+def with_options(settings: StepSettings, options: Mapping[str, Any]) -> StepSettings:
+    """The settings with what the options say; raises as ``step_settings``."""
+    for name, value in options.items():
+        if name not in StepOptions.__annotations__:
+            expected = f"an option of {sorted(StepOptions.__annotations__)}"
+            raise ConfigurationError(name, value, expected, "leave it out")
+    said = {"retry": settings.retry, "timeout": settings.timeout, **options}
+    return step_settings(said["retry"], said["timeout"])
 
 
 def transaction_settings(

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from dbos_orm._callables import AwaitedWhenCalled, describe_as
-from dbos_orm._context import Frame
+from dbos_orm._context import Frame, current_frame, current_transaction
 from dbos_orm._drivers.binding import Binding
+from dbos_orm._drivers.time_limits import await_within, call_within, call_within_async
 from dbos_orm._flows.stepping import StepCall, step
 from dbos_orm._outcomes import unwrap
 from dbos_orm._runtime import Runtime, body_frame
-from dbos_orm._settings import StepSettings
+from dbos_orm._settings import StepOptions, StepSettings, with_options
+from dbos_orm._time_limits import TimeLimit
 from dbos_orm.handles import async_driver_of
 
 P = ParamSpec("P")
@@ -38,6 +43,10 @@ class _AnyStep(Generic[P, R]):
         call = StepCall(frame.scope.draw(), self.name, self._function, args, kwargs, self._settings)
         return self._runtime.bound(self.name), frame, call
 
+    def _plain_timeout(self) -> timedelta | None:
+        """The time limit of a plain call: none in a transaction, whose session belongs to one thread and task."""
+        return None if current_transaction.get() is not None else self._settings.timeout
+
 
 class Step(_AnyStep[P, R]):
     """A function whose outcome is recorded when a workflow calls it, and not computed again after that.
@@ -49,9 +58,24 @@ class Step(_AnyStep[P, R]):
         """Run the step, or give what is recorded of it."""
         drawn = self._drawn(args, kwargs)
         if drawn is None:
-            return cast("R", self._function(*args, **kwargs))
+            return self._plain(args, kwargs)
         binding, frame, call = drawn
         return cast("R", unwrap(binding.driver.run(step(binding.environment, frame, call))))
+
+    def options(self, **options: Unpack[StepOptions]) -> Step[P, R]:
+        """The same step, to be called with these options; options said before are kept.
+
+        Raises:
+            ConfigurationError: an option that is unknown, or has a value that cannot work.
+        """
+        return Step(self._runtime, self.name, self._function, with_options(self._settings, options))
+
+    def _plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        timeout = self._plain_timeout()
+        if timeout is None:
+            return cast("R", self._function(*args, **kwargs))
+        with _attempt_within(self.name, timeout) as limit:
+            return cast("R", unwrap(call_within(limit, partial(self._function, *args, **kwargs))))
 
 
 class AsyncStep(AwaitedWhenCalled, _AnyStep[P, R]):
@@ -69,12 +93,42 @@ class AsyncStep(AwaitedWhenCalled, _AnyStep[P, R]):
         drawn = self._drawn(args, kwargs)
         if drawn is not None:
             return self._run(*drawn)
+        timeout = self._plain_timeout()
+        if timeout is not None:
+            return self._run_limited(timeout, partial(self._function, *args, **kwargs))
         if self._is_sync:
             return self._run_plain(args, kwargs)
         return cast("Coroutine[None, None, R]", self._function(*args, **kwargs))
+
+    def options(self, **options: Unpack[StepOptions]) -> AsyncStep[P, R]:
+        """The same step, to be called with these options; raises as ``Step.options``."""
+        settings = with_options(self._settings, options)
+        return AsyncStep(self._runtime, self.name, self._function, settings, is_sync=self._is_sync)
 
     async def _run(self, binding: Binding, frame: Frame, call: StepCall) -> R:
         return cast("R", unwrap(await async_driver_of(binding).run(step(binding.environment, frame, call))))
 
     async def _run_plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         return cast("R", await asyncio.to_thread(self._function, *args, **kwargs))
+
+    async def _run_limited(self, timeout: timedelta, call: Callable[[], Any]) -> R:
+        with _attempt_within(self.name, timeout) as limit:
+            if self._is_sync:
+                return cast("R", unwrap(await call_within_async(limit, call)))
+            return cast("R", unwrap(await await_within(limit, call())))
+
+
+@contextmanager
+def _attempt_within(step: str, timeout: timedelta) -> Iterator[TimeLimit]:
+    """The time limit of a plain call, which begins now; in a step, the code of the call may ask for it there."""
+    frame = current_frame.get()
+    outer = None if frame is None else frame.step
+    if frame is None or outer is None:
+        yield TimeLimit(step, timeout)
+        return
+    limit = TimeLimit(step, timeout, outer.limit)
+    token = current_frame.set(frame._replace(step=outer._replace(limit=limit)))
+    try:
+        yield limit
+    finally:
+        current_frame.reset(token)

@@ -8,6 +8,7 @@ import contextvars
 import inspect
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -20,6 +21,7 @@ from dbos_orm._drivers.committer import Committer
 from dbos_orm._drivers.report import report
 from dbos_orm._drivers.service_loop import AsyncGateway
 from dbos_orm._drivers.sessions import SessionSource
+from dbos_orm._drivers.time_limits import await_within, call_within_async, outcome_of
 from dbos_orm._flows import effects
 from dbos_orm._flows.effects import Effect, Flow, Outcome, WriteResult
 from dbos_orm._flows.environment import Environment
@@ -301,27 +303,19 @@ class _Waiting:
 
 
 async def _called(effect: effects.Invoke) -> Outcome:
+    call = partial(effect.function, *effect.arguments, **effect.keywords)
     try:
         if inspect.iscoroutinefunction(effect.function):
-            return Returned(await effect.function(*effect.arguments, **effect.keywords))
-        return await _in_thread(effect)
+            return Returned(await call()) if effect.limit is None else await await_within(effect.limit, call())
+        return await (_in_thread(call) if effect.limit is None else call_within_async(effect.limit, call))
     except BaseException as error:
         return Raised(error)
 
 
-async def _in_thread(effect: effects.Invoke) -> Outcome:
+async def _in_thread(call: Callable[[], Any]) -> Outcome:
     """Call a synchronous step without blocking the loop, in a copy of the context."""
-
-    def call() -> Outcome:
-        # Caught in the thread: a StopIteration cannot be raised into a future, which would never be done.
-        try:
-            return Returned(effect.function(*effect.arguments, **effect.keywords))
-        except BaseException as error:
-            return Raised(error)
-
     context = contextvars.copy_context()
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(None, context.run, call)
+    return await asyncio.get_running_loop().run_in_executor(None, context.run, outcome_of, call)
 
 
 async def _outcome(awaitable: Awaitable[Any]) -> Outcome:

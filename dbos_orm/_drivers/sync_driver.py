@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from sqlalchemy.orm import Session
@@ -16,6 +17,7 @@ from dbos_orm._drivers.committer import Committer
 from dbos_orm._drivers.gateway import Gateway
 from dbos_orm._drivers.report import report
 from dbos_orm._drivers.sessions import SessionSource
+from dbos_orm._drivers.time_limits import call_within
 from dbos_orm._drivers.worker_threads import WorkerThreads
 from dbos_orm._flows import effects
 from dbos_orm._flows.effects import Effect, Flow, Outcome, WriteResult
@@ -95,6 +97,8 @@ class SyncDriver:
         frame = current_frame.set(effect.frame)
         transaction = current_transaction.set(self._transaction_of(effect))
         try:
+            if effect.limit is not None:
+                return call_within(effect.limit, partial(effect.function, *effect.arguments, **effect.keywords))
             if effect.session is None:
                 return Returned(effect.function(*effect.arguments, **effect.keywords))
             with self._source.lent(effect.session):

@@ -14,6 +14,11 @@ from dbos_orm._context import logger
 _IDLE_SECONDS: Final = 10.0
 
 
+def start_thread(call: Callable[[], None], name: str) -> None:
+    """Run a call in a thread of its own: a daemon, so that a process may end while it runs."""
+    threading.Thread(target=call, name=name, daemon=True).start()
+
+
 class WorkerThreads:
     """Runs jobs on at most ``limit`` busy threads; the others wait in line.
 
@@ -77,7 +82,7 @@ class WorkerThreads:
             self._changed.notify()
             return
         self._threads += 1
-        threading.Thread(target=self._work, name=f"{self._name}-{self._threads}", daemon=True).start()
+        start_thread(self._work, f"{self._name}-{self._threads}")
 
     def _next_job(self) -> Callable[[], None] | None:
         with self._changed:

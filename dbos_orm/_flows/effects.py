@@ -21,6 +21,7 @@ from dbos_orm._context import Frame, Run
 from dbos_orm._outcomes import Raised, Returned
 from dbos_orm._registry import RegisteredWorkflow
 from dbos_orm._store.entries import Entry, StepEntry
+from dbos_orm._time_limits import TimeLimit
 
 T = TypeVar("T")
 
@@ -103,13 +104,17 @@ class Change(Effect[T]):
 
 @dataclass(slots=True, eq=False)
 class Invoke(Effect[Outcome]):
-    """Call the user's function with ``frame`` as its context (None: outside a run), in ``session``'s transaction."""
+    """Call the user's function with ``frame`` as its context (None: outside a run), in ``session``'s transaction.
+
+    With a ``limit`` it is given up when the time is up: the outcome is then a ``StepTimeoutError``.
+    """
 
     function: Callable[..., Any]
     arguments: Sequence[Any]
     keywords: Mapping[str, Any]
     frame: Frame | None
     session: Any = None
+    limit: TimeLimit | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -100,11 +100,15 @@ def value_of(produce: Callable[[], Any]) -> Flow[Outcome]:
 def sleep(env: Environment, frame: Frame, key: StepKey | None, seconds: float) -> Flow[None]:
     """Wait until an instant that is fixed when the workflow first gets here; a restart waits for the rest.
 
-    Inside a step (``key`` is None) nothing is recorded: the step is what would be repeated.
+    Inside a step (``key`` is None) nothing is recorded: the step is what would be repeated. Its own time limit
+    ends the wait.
     """
     run = frame.run
     if key is None:
-        yield from Pause(seconds, run)
+        limit = None if frame.step is None else frame.step.limit
+        yield from Pause(seconds if limit is None else min(seconds, limit.left), run)
+        if limit is not None:
+            limit.require()
         return
     found = run.recorded(key, SLEEP_NAME)
     if found is None:

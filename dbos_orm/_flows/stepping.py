@@ -15,6 +15,7 @@ from dbos_orm._outcomes import Raised
 from dbos_orm._retry import Retry
 from dbos_orm._settings import StepSettings
 from dbos_orm._store.entries import AttemptEntry, Kind
+from dbos_orm._time_limits import TimeLimit
 from dbos_orm.errors import MaxStepRetriesExceededError
 
 _MICROSECONDS: Final = 1_000_000
@@ -42,7 +43,7 @@ def step(env: Environment, frame: Frame, call: StepCall) -> Flow[Outcome]:
     recorded = run.recorded(call.key, call.name)
     if recorded is not None:
         return env.replay(run, recorded)
-    retry, max_attempts = call.settings.retry, call.settings.max_attempts
+    retry, timeout, max_attempts = call.settings.retry, call.settings.timeout, call.settings.max_attempts
     failed = [] if run.attempts is None else run.attempts.get(call.key, [])
     errors = [env.codec.decode_error(attempt.error, attempt.serializer) for attempt in failed]
     if failed:
@@ -51,9 +52,10 @@ def step(env: Environment, frame: Frame, call: StepCall) -> Flow[Outcome]:
         run.require_live(call.name)
         started_at = env.instant()
         attempt = len(errors) + 1
-        info = RunningStep(call.key, call.name, attempt, max_attempts, transactional=False)
+        limit = None if timeout is None else TimeLimit(call.name, timeout)
+        info = RunningStep(call.key, call.name, attempt, max_attempts, transactional=False, limit=limit)
         outcome: Outcome = yield from Invoke(
-            call.function, call.arguments, call.keywords, Frame(run, frame.scope, info)
+            call.function, call.arguments, call.keywords, Frame(run, frame.scope, info), limit=limit
         )
         if not isinstance(outcome, Raised):
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from dbos_orm import DBOS, AsyncDBOS, Config
 from tests.databases import TestDatabase
+from tests.processes import PATIENCE
 
 
 class Base(DeclarativeBase):
@@ -54,6 +56,19 @@ class OutOfStockError(Exception):
 
 class Interruption(BaseException):
     """Ends a run as the end of its process would: no outcome is recorded, and somebody continues it."""
+
+
+class Held:
+    """Holds the threads that come by until it is released; ``ended`` is what they did after that."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.began = threading.Event()
+        self.ended: list[object] = []
+
+    def hold(self) -> None:
+        self.began.set()
+        assert self.release.wait(PATIENCE)
 
 
 SOON = Config(tick=0.05)

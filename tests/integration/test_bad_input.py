@@ -50,11 +50,11 @@ def app(sqlite_database: TestDatabase) -> Iterator[Any]:
             calls.append(call)
             run()
 
-        dbos.step(name="step")(plain)
         yield SimpleNamespace(
             dbos=dbos,
             engine=engine,
             work=work,
+            step=dbos.step(name="step")(plain),
             handle=dbos.handle("missing"),
             in_workflow=in_workflow,
             bound=bound.workflow(plain),
@@ -145,6 +145,7 @@ TESTED_ELSEWHERE = {
     "NonDeterministicError": "test_replays.py",
     "MaxStepRetriesExceededError": "test_steps.py",
     "SessionMisuseError": "test_transactions.py",
+    "StepTimeoutError": "test_step_limits.py",
     "RemoteError": "test_recorded_values.py",
     "WorkflowCancelledError": "test_limits.py",
     "WorkflowTimeoutError": "test_limits.py",
@@ -157,7 +158,6 @@ OF_LATER_ISSUES = {
     "NotAuthorizedError",
     "NotCommittedError",
     "QueueNotFoundError",
-    "StepTimeoutError",
 }
 
 
