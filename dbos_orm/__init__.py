@@ -9,16 +9,25 @@ from dbos_orm._starting import WorkflowOptions
 from dbos_orm.app import DBOS
 from dbos_orm.async_app import AsyncDBOS
 from dbos_orm.config import Config
-from dbos_orm.handles import AsyncWorkflowHandle, StepInfo, WorkflowHandle, WorkflowInfo
+from dbos_orm.handles import (
+    AsyncStagedHandle,
+    AsyncWorkflowHandle,
+    StagedHandle,
+    StepInfo,
+    WorkflowHandle,
+    WorkflowInfo,
+)
 from dbos_orm.models import WorkflowState, WorkflowStatus
 
 __all__ = [
     "DBOS",
     "AsyncDBOS",
+    "AsyncStagedHandle",
     "AsyncWorkflowHandle",
     "Config",
     "Retry",
     "RunContext",
+    "StagedHandle",
     "StepInfo",
     "StepOptions",
     "WorkflowHandle",

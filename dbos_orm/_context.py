@@ -211,11 +211,20 @@ class Frame(NamedTuple):
     step: RunningStep | None = None
 
 
-class OpenTransaction(NamedTuple):
-    """The session of the transaction that is running, and which binding it belongs to."""
+class OpenTransaction:
+    """One attempt of the transaction that is running: its session, and which binding that belongs to."""
 
-    session: Any
-    binding: object
+    __slots__ = ("_started", "binding", "session")
+
+    def __init__(self, session: Any, binding: object) -> None:
+        self.session = session
+        self.binding = binding
+        self._started = 0
+
+    def number_start(self) -> int:
+        """Number the workflows that it starts, from 1."""
+        self._started += 1
+        return self._started
 
 
 current_frame: ContextVar[Frame | None] = ContextVar("dbos_orm_frame", default=None)

@@ -63,6 +63,7 @@ def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool) -> Launch
         _leave(binding, started)
         raise
     runtime.launch = started
+    runtime.look_for_work = tick.look_for_work
     for service in (leases, tick):
         service.start()
     return Launched(started, (tick, leases))
@@ -75,6 +76,7 @@ def shutdown(runtime: Runtime, launched: Launched, timeout: float) -> None:
     """
     binding = runtime.bound("shutdown()")
     tick, leases = launched.services
+    runtime.look_for_work = None
     try:
         tick.stop()
         binding.runs.wait_until_none(timeout)

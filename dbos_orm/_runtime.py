@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+from sqlalchemy.engine import Connection, Engine
 
 from dbos_orm._context import Frame, Launch, current_frame, require_home, require_time
+from dbos_orm._dialects import Dialect, dialect_of
 from dbos_orm._drivers.binding import Application, Binding
-from dbos_orm.errors import ForkedProcessError, NotBoundError, NotLaunchedError
+from dbos_orm.errors import ForkedProcessError, NotBoundError, NotLaunchedError, SessionMisuseError
 
 
 class Runtime:
@@ -19,6 +23,9 @@ class Runtime:
         self.bind_given: Callable[[], object] | None = None
         """Binds to the database that was given when the application was made, at its first use."""
         self.launch: Launch | None = None
+        self.look_for_work: Callable[[bool], None] | None = None
+        """Of a launch: looks for workflows to run, now and (True) a few times more within the next moments."""
+        self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
 
     def bound(self, operation: str) -> Binding:
         """The binding.
@@ -26,10 +33,15 @@ class Runtime:
         Raises:
             NotBoundError: there is none yet.
         """
+        binding = self.given_binding()
+        if binding is None:
+            raise NotBoundError(operation, self.application.name)
+        return binding
+
+    def given_binding(self) -> Binding | None:
+        """The binding, if there is one yet or a database to bind to was given."""
         if self.binding is None and self.bind_given is not None:
             self.bind_given()
-        if self.binding is None:
-            raise NotBoundError(operation, self.application.name)
         return self.binding
 
     def launched(self, operation: str) -> tuple[Binding, Launch]:
@@ -45,6 +57,42 @@ class Runtime:
         if self.launch.pid != os.getpid():
             raise ForkedProcessError(operation, self.launch.pid, os.getpid())
         return binding, self.launch
+
+    def dialect_of(self, connection: Connection) -> Dialect:
+        """What is known about the database of a caller's connection, which must be this application's.
+
+        An application that has no database yet takes any.
+
+        Raises:
+            SessionMisuseError: it is another database than the application's.
+        """
+        engine, binding = connection.engine, self.given_binding()
+        if binding is not None:
+            if engine is binding.engine:
+                return binding.dialect
+            if not binding.databases.knows_own:
+                binding.gateway.read(binding.databases.learn_own)
+            if not binding.databases.is_own(connection):
+                raise SessionMisuseError(
+                    f"a session of {engine.url.render_as_string()} is of another database than the application's, "
+                    f"{binding.engine.url.render_as_string()}",
+                    "give one of the application's database",
+                )
+        dialect = self._dialects.get(engine)
+        if dialect is None:
+            dialect = dialect_of(engine, self.application.clock, self.application.config)
+            self._dialects[engine] = dialect
+        return dialect
+
+    def has_committed(self, *_: object) -> None:
+        """A listener: a transaction in which workflows were started was committed."""
+        if self.look_for_work is not None:
+            self.look_for_work(False)
+
+    def is_committing(self, *_: object) -> None:
+        """A listener: such a transaction is going to be committed."""
+        if self.look_for_work is not None:
+            self.look_for_work(True)
 
     def frame(self) -> Frame | None:
         """The frame of the run of this application that the caller is in, if it is in one."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TypeAlias, TypedDict
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypedDict
 
 from dbos_orm._context import Frame, Launch, Run, StepKey, current_transaction, require_home
-from dbos_orm._drivers.binding import Binding
+from dbos_orm._drivers.binding import Application
 from dbos_orm._flows.calling import Plan
 from dbos_orm._flows.effects import RunBody
 from dbos_orm._identifiers import random_token
@@ -152,7 +152,7 @@ def parent_frame(runtime: Runtime, name: str) -> Frame | None:
 
 
 def plan(
-    binding: Binding,
+    application: Application,
     workflow: RegisteredWorkflow,
     arguments: Sequence[Any],
     keywords: Mapping[str, Any],
@@ -169,43 +169,63 @@ def plan(
         TypeError: the function does not take these arguments.
         SerializationError: an argument cannot be recorded.
     """
-    env = binding.environment
-    payload = env.codec.encode_arguments(tuple(arguments), dict(keywords), signature=workflow.signature)
-    made_id = env.identifiers.workflow_id()
-    child_id = None if place is None else f"{place[0].run.workflow_id}-{place[1].path}"
-    workflow_id = options.get("workflow_id") or child_id or made_id
+    parent = None if place is None else Parent(place[0].run, place[1].path, f"-{place[1].path}")
+    entry = entry_of(application, workflow, arguments, keywords, options, launch=launch, parent=parent)
+    outer = None if parent is None else parent.run
+    run = None
+    if launch is not None and entry.owner_token is not None:
+        inherits = entry.timeout is None and "deadline" not in options and not options.get("detached")
+        run = _owned_run(entry, entry.owner_token, launch, workflow, outer, inherits=inherits)
+    body = RunBody(workflow, arguments, keywords)
+    return Plan(entry, body, run, options.get("on_existing", "return"), "workflow_id" in options, place)
+
+
+class Parent(NamedTuple):
+    """Who starts a workflow: the run, the path of its step, and what the ID of the child has behind the run's."""
+
+    run: Run
+    step: str
+    suffix: str
+
+
+def entry_of(
+    application: Application,
+    workflow: RegisteredWorkflow,
+    arguments: Sequence[Any],
+    keywords: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    launch: Launch | None,
+    parent: Parent | None,
+) -> RunStart:
+    """The row of a new workflow; raises as ``plan``."""
+    codec, made_id = application.codec, application.identifiers.workflow_id()
+    payload = codec.encode_arguments(tuple(arguments), dict(keywords), signature=workflow.signature)
+    child_id = None if parent is None else f"{parent.run.workflow_id}{parent.suffix}"
     timeout = options.get("timeout", workflow.timeout)
     timeout_seconds = None if timeout is None else seconds(timeout)
-    outer = None if place is None else place[0].run
-    deadline = _deadline(options, outer)
+    deadline = _deadline(options, None if parent is None else parent.run)
     pinned = options.get("version")
-    token = None if launch is None else random_token()
     attributes = options.get("attributes")
-    entry = RunStart(
-        workflow_id=workflow_id,
-        application=env.application,
+    return RunStart(
+        workflow_id=options.get("workflow_id") or child_id or made_id,
+        application=application.name,
         name=workflow.name,
         version=pinned or (None if launch is None else workflow.version),
         version_pinned=pinned is not None,
         generation=random_token(),
         input=payload,
-        serializer=env.codec.name,
+        serializer=codec.name,
         executor_id=None if launch is None else launch.executor_id,
-        owner_token=token,
+        owner_token=None if launch is None else random_token(),
         queue=None if launch is not None else INTERNAL_QUEUE,
         timeout=None if timeout_seconds is None else round(timeout_seconds * _MICROSECONDS),
         deadline=None if deadline is None else deadline.astimezone(UTC).isoformat(timespec="microseconds"),
-        parent_id=None if outer is None else outer.workflow_id,
-        parent_step=None if place is None else place[1].path,
+        parent_id=None if parent is None else parent.run.workflow_id,
+        parent_step=None if parent is None else parent.step,
         attributes=None if attributes is None else json.dumps(attributes),
         sequence=made_id,
     )
-    run = None
-    if launch is not None and token is not None:
-        inherits = timeout is None and "deadline" not in options and not options.get("detached")
-        run = _owned_run(entry, token, launch, workflow, outer, inherits=inherits)
-    body = RunBody(workflow, arguments, keywords)
-    return Plan(entry, body, run, options.get("on_existing", "return"), "workflow_id" in options, place)
 
 
 def _deadline(options: Mapping[str, Any], outer: Run | None) -> datetime | None:

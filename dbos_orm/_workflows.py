@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
+from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack, cast, overload
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session
 
 from dbos_orm._callables import AwaitedWhenCalled, describe_as
 from dbos_orm._context import StepKey
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.calling import Plan, call_workflow, start_workflow
+from dbos_orm._outbox import AsyncScope, SyncScope, enclosing_transaction, stage, stage_async, sync_scope
 from dbos_orm._outcomes import unwrap
 from dbos_orm._registry import RegisteredWorkflow
 from dbos_orm._runtime import Runtime
-from dbos_orm._starting import WorkflowOptions, checked_options, parent_frame, plan
+from dbos_orm._starting import Parent, WorkflowOptions, checked_options, entry_of, parent_frame, plan
+from dbos_orm._store.entries import RunStart
 from dbos_orm.errors import ConfigurationError
-from dbos_orm.handles import AsyncWorkflowHandle, WorkflowHandle, async_driver_of
+from dbos_orm.handles import AsyncStagedHandle, AsyncWorkflowHandle, StagedHandle, WorkflowHandle, async_driver_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_ASYNC_SCOPES: Final = (AsyncSession, async_scoped_session, AsyncConnection)
 
 
 class _AnyWorkflow(Generic[P, R]):
@@ -52,7 +60,34 @@ class _AnyWorkflow(Generic[P, R]):
         launch = self._runtime.executing if frame is None else frame.run.launch
         if self._options.get("version", self.version) != self.version:
             launch = None  # another process has the version that was asked for
-        return binding, plan(binding, self._registered, args, kwargs, self._options, launch=launch, place=place)
+        return binding, plan(
+            binding.application, self._registered, args, kwargs, self._options, launch=launch, place=place
+        )
+
+    def _to_stage(
+        self,
+        scope: SyncScope | AsyncScope | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[Session | Connection, RunStart] | None:
+        """A start in the caller's transaction (``scope``), or in the one that is running here, where one is."""
+        operation = f"{self.name}.start()" if scope is None else f"{self.name}.start_in()"
+        given = None if scope is None else sync_scope(scope, operation)
+        enclosing = enclosing_transaction(self._runtime, self.name, operation, given)
+        if enclosing is not None:
+            given = sync_scope(enclosing.session, operation)
+        if given is None:
+            return None
+        parent, frame = None, self._runtime.frame()
+        if enclosing is not None and frame is not None and frame.step is not None:
+            path = frame.step.key.path
+            parent = Parent(frame.run, path, f"-{path}-{enclosing.number_start()}")
+        application, options = self._runtime.application, self._options
+        return given, entry_of(application, self._registered, args, kwargs, options, launch=None, parent=parent)
+
+    @property
+    def _on_existing(self) -> str:
+        return self._options.get("on_existing", "return")
 
     def _to_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Plan, StepKey | None]:
         binding, launch = self._runtime.launched(f"calling {self.name}")
@@ -63,7 +98,7 @@ class _AnyWorkflow(Generic[P, R]):
         frame = parent_frame(self._runtime, self.name)
         place = None if frame is None else (frame, frame.scope.draw())
         result_key = None if frame is None else frame.scope.draw()
-        made = plan(binding, self._registered, args, kwargs, self._options, launch=launch, place=place)
+        made = plan(binding.application, self._registered, args, kwargs, self._options, launch=launch, place=place)
         return binding, made, result_key
 
 
@@ -90,11 +125,42 @@ class Workflow(_AnyWorkflow[P, R]):
     def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]:
         """Store the workflow, run it in the background, and return when it is stored.
 
-        In a process that is bound and not launched, any launched process of the application runs it.
+        In a process that is bound and not launched, any launched process of the application runs it. In a
+        transaction (``@dbos.transaction``) the start is a part of that transaction, as with ``start_in``.
         """
+        staged = self._to_stage(None, args, kwargs)
+        if staged is not None:
+            return StagedHandle(self._runtime, stage(self._runtime, *staged, on_existing=self._on_existing))
         binding, made = self._to_start(args, kwargs)
         created = binding.driver.run(start_workflow(binding.environment, made))
         return WorkflowHandle(self._runtime, made.entry.workflow_id, created=created)
+
+    @overload
+    def start_in(self, session: SyncScope, /, *args: P.args, **kwargs: P.kwargs) -> StagedHandle[R]: ...
+    @overload
+    def start_in(
+        self, session: AsyncScope, /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[None, None, StagedHandle[R]]: ...
+    def start_in(self, session: SyncScope | AsyncScope, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Start the workflow in a transaction of the caller's: its commit is the start, its rollback leaves nothing.
+
+        On a Session, scoped_session or Connection; on their asynchronous kinds it is a coroutine. Nothing is flushed,
+        committed or expired, and it works before the application has a database. Any launched process runs it.
+
+        Raises:
+            SessionMisuseError: the session is closed, in autocommit, or of another database.
+            StartInStepError: a plain step is running here.
+            ConflictingWorkflowError, WorkflowExistsError: the ID is taken.
+        """
+        staged = self._to_stage(session, args, kwargs)
+        assert staged is not None
+        if isinstance(session, _ASYNC_SCOPES):
+            return self._start_staged(*staged)
+        return StagedHandle(self._runtime, stage(self._runtime, *staged, on_existing=self._on_existing))
+
+    async def _start_staged(self, scope: Session | Connection, entry: RunStart) -> StagedHandle[R]:
+        staging = await stage_async(self._runtime, scope, entry, on_existing=self._on_existing)
+        return StagedHandle(self._runtime, staging)
 
     def options(self, **options: Unpack[WorkflowOptions]) -> Workflow[P, R]:
         """The same workflow, to be called or started with these options; options said before are kept.
@@ -122,7 +188,28 @@ class AsyncWorkflow(AwaitedWhenCalled, _AnyWorkflow[P, R]):
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, AsyncWorkflowHandle[R]]:
         """Store the workflow and run it in the background, as a task of the loop that launched the application."""
+        staged = self._to_stage(None, args, kwargs)
+        if staged is not None:
+            return self._start_staged(*staged)
         return self._start(*self._to_start(args, kwargs))
+
+    @overload
+    def start_in(self, session: SyncScope, /, *args: P.args, **kwargs: P.kwargs) -> AsyncStagedHandle[R]: ...
+    @overload
+    def start_in(
+        self, session: AsyncScope, /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[None, None, AsyncStagedHandle[R]]: ...
+    def start_in(self, session: SyncScope | AsyncScope, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Start the workflow in a transaction of the caller's; takes and raises what ``Workflow.start_in`` does."""
+        staged = self._to_stage(session, args, kwargs)
+        assert staged is not None
+        if isinstance(session, _ASYNC_SCOPES):
+            return self._start_staged(*staged)
+        return AsyncStagedHandle(self._runtime, stage(self._runtime, *staged, on_existing=self._on_existing))
+
+    async def _start_staged(self, scope: Session | Connection, entry: RunStart) -> AsyncStagedHandle[R]:
+        staging = await stage_async(self._runtime, scope, entry, on_existing=self._on_existing)
+        return AsyncStagedHandle(self._runtime, staging)
 
     async def _start(self, binding: Binding, made: Plan) -> AsyncWorkflowHandle[R]:
         created = await async_driver_of(binding).run(start_workflow(binding.environment, made))

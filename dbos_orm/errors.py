@@ -224,7 +224,7 @@ class StartInStepError(DBOSError):
         self.name, self.step = name, step
         super().__init__(
             f"workflow {name!r} was started inside step {step!r}, which may run more than once; "
-            "start it from the workflow, before or after the step"
+            "do it in the workflow, before or after the step, or start() it in a @dbos.transaction"
         )
 
 
@@ -242,7 +242,8 @@ class NotCommittedError(DBOSError):
     def __init__(self, operation: str, workflow_id: str) -> None:
         self.operation, self.workflow_id = operation, workflow_id
         super().__init__(
-            f"{operation}: the start of workflow {workflow_id!r} is not committed; commit its session first"
+            f"{operation}: the start of workflow {workflow_id!r} is not committed; "
+            "commit its transaction first (after a rollback there is no such workflow)"
         )
 
 

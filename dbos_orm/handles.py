@@ -6,20 +6,31 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from sqlalchemy.util import greenlet_spawn
+
 from dbos_orm._context import current_transaction
 from dbos_orm._drivers.async_driver import AsyncDriver
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows import inspecting, operating, running
 from dbos_orm._flows.effects import Flow, Outcome
 from dbos_orm._flows.environment import Environment
+from dbos_orm._outbox import Staging
 from dbos_orm._outcomes import Returned, unwrap
 from dbos_orm._runtime import Runtime, body_frame
 from dbos_orm._states import WorkflowState
 from dbos_orm._store.snapshots import StepInfo, WorkflowInfo
 from dbos_orm.config import Duration, seconds
-from dbos_orm.errors import SessionMisuseError, WorkflowCancelled
+from dbos_orm.errors import NotCommittedError, SessionMisuseError, WorkflowCancelled
+from dbos_orm.models import WorkflowStatus
 
-__all__ = ["AsyncWorkflowHandle", "StepInfo", "WorkflowHandle", "WorkflowInfo"]
+__all__ = [
+    "AsyncStagedHandle",
+    "AsyncWorkflowHandle",
+    "StagedHandle",
+    "StepInfo",
+    "WorkflowHandle",
+    "WorkflowInfo",
+]
 
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
@@ -119,6 +130,46 @@ class WorkflowHandle(_Handle[R_co]):
         return unwrap(binding.driver.run(self._asked(binding, name, ask)))
 
 
+class _Staged(_Handle[R_co]):
+    """A handle whose workflow others can see only after a commit: reading it before raises."""
+
+    def __init__(self, runtime: Runtime, staging: Staging) -> None:
+        super().__init__(runtime, staging.entry.workflow_id, created=staging.created)
+        self._staging = staging
+        self._is_stored = False
+
+    def _result(self, binding: Binding, timeout: Duration | None) -> Flow[Outcome]:
+        return self._once_stored(binding, "result()", super()._result(binding, timeout))
+
+    def _asked(self, binding: Binding, name: str, ask: Callable[[Environment, str], Flow[Any]]) -> Flow[Outcome]:
+        return self._once_stored(binding, f"{name}()", super()._asked(binding, name, ask))
+
+    def _once_stored(self, binding: Binding, operation: str, flow: Flow[Outcome]) -> Flow[Outcome]:
+        if not self._is_stored:
+            if self._staging.is_open:
+                raise NotCommittedError(operation, self.workflow_id)
+            yield from inspecting.require_stored(binding.environment, self.workflow_id, operation)
+            self._is_stored = True
+        return (yield from flow)
+
+
+class StagedHandle(_Staged[R_co], WorkflowHandle[R_co]):
+    """A workflow that was started in a transaction of the caller's.
+
+    Its ID may be used at once. Everything else raises ``NotCommittedError`` until the transaction is
+    committed, and for good if it is rolled back.
+    """
+
+    @property
+    def row(self) -> WorkflowStatus:
+        """The workflow's row as an object of the caller's session, to relate others to; loaded when it is asked for.
+
+        Raises:
+            SessionMisuseError: the workflow was started on a Connection.
+        """
+        return self._staging.load()
+
+
 class AsyncWorkflowHandle(_Handle[R_co]):
     """``WorkflowHandle`` for coroutines; the same methods, to be awaited.
 
@@ -161,6 +212,15 @@ class AsyncWorkflowHandle(_Handle[R_co]):
     def _ask(self, name: str, ask: Callable[[Environment, str], Flow[T]]) -> Coroutine[None, None, T]:
         binding = self._runtime.bound(f"{name}()")
         return _answer(binding, self._asked(binding, name, ask))
+
+
+class AsyncStagedHandle(_Staged[R_co], AsyncWorkflowHandle[R_co]):
+    """``StagedHandle`` for coroutines."""
+
+    @property
+    def row(self) -> Coroutine[None, None, WorkflowStatus]:
+        """The workflow's row, to be awaited: ``order.fulfilment = await handle.row``; raises as ``StagedHandle``."""
+        return greenlet_spawn(self._staging.load)
 
 
 async def _answer(binding: Binding, flow: Flow[Outcome]) -> Any:

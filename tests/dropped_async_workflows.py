@@ -154,6 +154,17 @@ def register_async(dbos: AsyncDBOS, journal: Journal) -> Mapping[str, Any]:  # n
     async def child(number: int) -> str:
         return str(await double(number))
 
+    @dbos.transaction
+    async def post_and_start(session: AsyncSession, note: str) -> list[str]:
+        session.add(posting(note))
+        handles = [await child.start(7), await child.start_in(session, 8)]
+        return [handle.workflow_id for handle in handles]
+
+    @scenario
+    @dbos.workflow
+    async def children_of_a_transaction() -> list[str]:
+        return [await child.handle(started).result() for started in await post_and_start("once")]
+
     @dbos.workflow
     async def parent(number: int) -> str:
         return await poster(str(number))

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from dbos_orm import DBOS, Retry, current_run
+from dbos_orm import DBOS, Retry, WorkflowHandle, current_run
 from dbos_orm.errors import SerializationError, WorkflowTimeoutError
 
 RETRY = Retry(max_attempts=2, backoff=0.001)
@@ -214,6 +214,22 @@ def register(dbos: DBOS, journal: Journal) -> Mapping[str, Any]:  # noqa: C901, 
     @dbos.workflow
     def child(number: int) -> str:
         return str(double(number))
+
+    staged: dict[str, WorkflowHandle[str]] = {}
+
+    @dbos.transaction
+    def post_and_start(session: Session, note: str) -> str:
+        session.add(posting(note))
+        handle = child.start(7)
+        staged[handle.workflow_id] = handle
+        return child.start_in(session, 8).workflow_id
+
+    @scenario
+    @dbos.workflow
+    def children_of_a_transaction() -> list[str]:
+        second = post_and_start("once")
+        first = f"{second.rpartition('-')[0]}-1"
+        return [staged.get(first, child.handle(first)).result(), child.handle(second).result()]
 
     @dbos.workflow
     def parent(number: int) -> str:

@@ -35,6 +35,7 @@ SETTINGS = {
     # No socket file: its path may have 107 bytes at most, and TCP is what the proxy can stand in for.
     "unix_socket_directories": "",
     "max_connections": "300",
+    "max_prepared_transactions": "20",
     "shared_buffers": "64MB",
     # Files beside the data, where the default leaves segments behind when the server is killed.
     "dynamic_shared_memory_type": "mmap",

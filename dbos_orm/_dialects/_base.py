@@ -207,6 +207,10 @@ class Dialect(abc.ABC):
             statement = self._statements.setdefault(key, RowsStatement(self, columns, build, bounded=bounded))
         return statement
 
+    @abc.abstractmethod
+    def is_autocommit(self, connection: Connection) -> bool:
+        """Whether a connection that has begun is in no transaction all the same."""
+
     # -- values ----------------------------------------------------------------------------------
 
     def instant_parameter(self) -> Any:

@@ -105,6 +105,9 @@ class PostgreSQLDialect(Dialect):
     def bound_locks(self, connection: Connection) -> None:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {self._lock_milliseconds}")
 
+    def is_autocommit(self, connection: Connection) -> bool:
+        return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
+
     def driver_fault(self, error: BaseException) -> Fault:
         cause = getattr(error, "orig", None) or error
         state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)

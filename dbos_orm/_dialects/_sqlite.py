@@ -80,6 +80,11 @@ class SQLiteDialect(Dialect):
         # There is one lock, the busy timeout bounds it, and our own transactions take turns.
         return None
 
+    def is_autocommit(self, connection: Connection) -> bool:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        return driver.isolation_level is None and not driver.in_transaction
+
     def driver_fault(self, error: BaseException) -> Fault:
         cause = getattr(error, "orig", None) or error
         message = str(cause)

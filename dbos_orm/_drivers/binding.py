@@ -49,6 +49,7 @@ class Application:
 class Binding:
     """One application on one database. ``engine`` is the user's; the pool behind ``gateway`` is the library's."""
 
+    application: Application
     environment: Environment
     engine: Engine
     gateway: Gateway
@@ -144,6 +145,7 @@ def bind(
     threads = WorkerThreads(config.worker_threads, f"dbos-{application.name}")
     source = SessionSource(factory, dialect, gateway.writer, registry)
     binding = Binding(
+        application,
         environment,
         engine,
         gateway,

@@ -12,7 +12,7 @@ from dbos_orm._states import WorkflowState
 from dbos_orm._store import ownership
 from dbos_orm._store.history import find_run
 from dbos_orm._store.snapshots import StepInfo, WorkflowInfo, describe, steps_of
-from dbos_orm.errors import WorkflowNotFoundError
+from dbos_orm.errors import NotCommittedError, WorkflowNotFoundError
 
 
 def status(env: Environment, workflow_id: str) -> Flow[WorkflowState]:
@@ -25,6 +25,17 @@ def status(env: Environment, workflow_id: str) -> Flow[WorkflowState]:
     if found is None:
         raise WorkflowNotFoundError(workflow_id)
     return found.status
+
+
+def require_stored(env: Environment, workflow_id: str, operation: str) -> Flow[None]:
+    """Return if others can see the workflow.
+
+    Raises:
+        NotCommittedError: the transaction that holds it has not been committed, or was rolled back.
+    """
+    found = yield from Read(partial(find_run, workflow_id=workflow_id))
+    if found is None:
+        raise NotCommittedError(operation, workflow_id)
 
 
 def info(env: Environment, workflow_id: str) -> Flow[WorkflowInfo]:

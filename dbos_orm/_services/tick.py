@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
+from typing import Final
 
 from dbos_orm._clock import steady_seconds
 from dbos_orm._context import Launch, Run
@@ -16,6 +18,8 @@ from dbos_orm.config import seconds
 from dbos_orm.errors import OwnershipLost, WorkflowCancelled, WorkflowTimeoutError
 
 _BATCH = 500
+_EXPECTING_SECONDS: Final = (0.002, 0.01, 0.05, 0.25)
+"""When to look again for what is being committed; whoever commits later is found by the tick."""
 
 
 class TickService(Service):
@@ -32,6 +36,7 @@ class TickService(Service):
         self._recovery = recovery
         self._recorded_timeouts: set[tuple[str, str]] = set()
         self._interval = seconds(binding.environment.config.tick)
+        self._expected: Iterator[float] = iter(())
 
     def run_once(self) -> float:
         """Look around once."""
@@ -42,6 +47,12 @@ class TickService(Service):
         if self._recovery.run_once(self.look()):
             return 0.0
         return self._next()
+
+    def look_for_work(self, is_expected: bool) -> None:
+        """Look around now; and, if work is expected and may not be there yet, a few times more in the next moments."""
+        if is_expected:
+            self._expected = iter(_EXPECTING_SECONDS)
+        self.wake()
 
     def look(self) -> Overview:
         """Ask what there is to know about the other processes and the work for this one."""
@@ -110,4 +121,4 @@ class TickService(Service):
     def _next(self) -> float:
         now = steady_seconds()
         due = [run.expires - now for run in self._binding.runs.all() if run.expires is not None and run.stop is None]
-        return max(0.0, min([self._interval, *due]))
+        return max(0.0, min([self._interval, *due, next(self._expected, self._interval)]))

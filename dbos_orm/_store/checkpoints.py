@@ -84,6 +84,13 @@ def write(connection: Connection, dialect: Dialect, entries: Sequence[Entry], *,
     return written
 
 
+def insert_run(connection: Connection, dialect: Dialect, entry: RunStart) -> bool:
+    """Write a new workflow in a transaction of the user's, with their waiting for locks; False if its ID is known."""
+    build = partial(_insert_runs, fields=_START_FIELDS, skip_locked=False)
+    statement = dialect.rows_statement("run start on a user's connection", _START_FIELDS, build)
+    return bool(statement.execute(connection, [entry]))
+
+
 def is_single_statement(dialect: Dialect, entries: Sequence[Entry]) -> bool:
     """Whether ``write`` needs one statement for these, so that it is atomic without BEGIN and COMMIT."""
     if len(entries) > 1 and not dialect.takes_many_rows:

@@ -1,0 +1,193 @@
+"""Starting workflows in transactions that are the caller's: with their rows, or not at all.
+
+What is written here is one INSERT on the caller's own connection. Nothing is pending in the unit of work,
+nothing is flushed, and nothing of the caller's is committed, rolled back or expired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import InvalidRequestError, PendingRollbackError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session
+from sqlalchemy.util import greenlet_spawn
+
+from dbos_orm._context import OpenTransaction, current_transaction
+from dbos_orm._drivers.service_loop import AsyncGateway
+from dbos_orm._flows.running import require_same_workflow
+from dbos_orm._runtime import Runtime
+from dbos_orm._store.checkpoints import insert_run
+from dbos_orm._store.entries import RunStart
+from dbos_orm._store.history import find_run
+from dbos_orm.errors import SessionMisuseError, StartInStepError, WorkflowExistsError
+from dbos_orm.models import WorkflowStatus
+
+SyncScope: TypeAlias = Session | scoped_session[Any] | Connection
+AsyncScope: TypeAlias = AsyncSession | async_scoped_session[Any] | AsyncConnection
+
+
+class Staging:
+    """A workflow that is written in somebody's transaction, which has not ended yet."""
+
+    def __init__(self, scope: Session | Connection, entry: RunStart, *, created: bool) -> None:
+        self.scope = scope
+        self.entry = entry
+        self.created = created
+        self.row: WorkflowStatus | None = None
+        self._root = scope.get_transaction()
+        self._enclosing = _with_parents(scope.get_nested_transaction() or self._root)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the transaction has neither been committed nor rolled back."""
+        return self._root is not None and self._root.is_active and self.scope.get_transaction() is self._root
+
+    def load(self) -> WorkflowStatus:
+        """The row as an object of the caller's session; it leaves the session with the savepoint that holds it.
+
+        Raises:
+            SessionMisuseError: the workflow was started on a connection, which has no objects.
+        """
+        session = self.scope
+        if not isinstance(session, Session):
+            raise SessionMisuseError(
+                f"the row of workflow {self.entry.workflow_id!r}, which was started on a Connection",
+                "start it on a Session, or select it",
+            )
+        row = session.get_one(WorkflowStatus, self.entry.workflow_id)
+        if row is not self.row:
+            self.row = row
+            event.listen(session, "after_soft_rollback", self._expunge)
+        return row
+
+    def _expunge(self, session: Session, previous: SessionTransaction) -> None:
+        # The unit of work did not insert it, and so would keep it as if it was still there.
+        if self.row is not None and self.row in session and previous in self._enclosing:
+            session.expunge(self.row)
+
+
+def sync_scope(scope: object, operation: str) -> Session | Connection:
+    """The session or connection behind what a user has; of an asynchronous one, the synchronous one within it.
+
+    Raises:
+        SessionMisuseError: it is neither.
+    """
+    if isinstance(scope, (scoped_session, async_scoped_session)):
+        scope = scope()
+    if isinstance(scope, AsyncSession):
+        scope = scope.sync_session
+    elif isinstance(scope, AsyncConnection):
+        scope = scope.sync_connection
+    if not isinstance(scope, (Session, Connection)):
+        raise SessionMisuseError(
+            f"{operation} was given {scope!r}",
+            "give a Session, scoped_session or Connection, or one of their asynchronous kinds",
+        )
+    return scope
+
+
+def enclosing_transaction(runtime: Runtime, name: str, operation: str, scope: object = None) -> OpenTransaction | None:
+    """The transaction that is running here and that a start becomes a part of; None if none is.
+
+    ``scope``: where the caller wants the start, which must be that transaction's own session.
+
+    Raises:
+        StartInStepError: a plain step is running here.
+        SessionMisuseError: the start would not be a part of what is running here.
+    """
+    frame, transaction = runtime.frame(), current_transaction.get()
+    if frame is not None and frame.step is not None and not frame.step.transactional:
+        raise StartInStepError(name, frame.step.name)
+    if scope is None or transaction is None:
+        if scope is not None and frame is not None:
+            raise SessionMisuseError(
+                f"{operation} in the body of workflow {frame.run.workflow_id!r}, whose replay would start another one",
+                "use start(), or do it in a @dbos.transaction",
+            )
+        return transaction
+    session = sync_scope(transaction.session, operation)
+    if scope is not session and not (isinstance(session, Session) and scope is session.connection()):
+        raise SessionMisuseError(
+            f"{operation} on another session than that of the transaction which is running here",
+            "give it the transaction's own session, or call start()",
+        )
+    return transaction
+
+
+def stage(runtime: Runtime, scope: Session | Connection, entry: RunStart, *, on_existing: str) -> Staging:
+    """Write a workflow in the transaction of ``scope``; its commit, whenever that comes, is the start.
+
+    Raises:
+        SessionMisuseError: there is no transaction of this application's database that could hold it.
+        ConflictingWorkflowError: the ID belongs to another workflow function or application.
+        WorkflowExistsError: the ID is known and ``on_existing`` is "raise".
+    """
+    connection = _connection_of(scope, entry)
+    dialect = runtime.dialect_of(connection)
+    if dialect.is_autocommit(connection):
+        raise SessionMisuseError(
+            f"the start of workflow {entry.name!r} on a connection in AUTOCOMMIT, which has no transactions",
+            "give one with an isolation level, or use start()",
+        )
+    created = insert_run(connection, dialect, entry)
+    if not created:
+        found = find_run(connection, entry.workflow_id)
+        if found is not None:
+            require_same_workflow(found, application=entry.application, name=entry.name)
+            if on_existing == "raise":
+                raise WorkflowExistsError(entry.workflow_id)
+    _wake_at_commit(runtime, scope)
+    return Staging(scope, entry, created=created)
+
+
+async def stage_async(runtime: Runtime, scope: Session | Connection, entry: RunStart, *, on_existing: str) -> Staging:
+    """``stage`` for a coroutine; ``scope`` is what is within the asynchronous session or connection."""
+    binding = runtime.given_binding()
+    if binding is not None and isinstance(binding.gateway, AsyncGateway) and not binding.databases.knows_own:
+        # Here, because asking would block the event loop from where sessions are used.
+        await binding.gateway.read_async(binding.databases.learn_own)
+    return await greenlet_spawn(partial(stage, on_existing=on_existing), runtime, scope, entry)
+
+
+def _connection_of(scope: Session | Connection, entry: RunStart) -> Connection:
+    try:
+        if isinstance(scope, Session):
+            return scope.connection(bind_arguments={"mapper": WorkflowStatus.__mapper__})
+        if not scope.in_transaction():
+            # As its first statement would: what has begun can tell whether it is a transaction at all.
+            scope.begin()
+    except PendingRollbackError:
+        raise
+    except InvalidRequestError as error:
+        raise SessionMisuseError(
+            f"the start of workflow {entry.name!r} on {scope!r}, which cannot be used: {error}",
+            "give a session that is open and bound to the application's database",
+        ) from error
+    return scope
+
+
+def _wake_at_commit(runtime: Runtime, scope: Session | Connection) -> None:
+    """Have this process look for work when the transaction is committed; a rollback costs one look at nothing."""
+    if isinstance(scope, Session):
+        _listen_once(scope, "after_commit", runtime.has_committed)
+    else:
+        _listen_once(scope, "commit", runtime.is_committing)
+        _listen_once(scope, "commit_twophase", runtime.is_committing)
+
+
+def _listen_once(scope: Session | Connection, name: str, listener: Callable[..., None]) -> None:
+    if not event.contains(scope, name, listener):
+        event.listen(scope, name, listener)
+
+
+def _with_parents(transaction: Any) -> set[Any]:
+    found = set()
+    while transaction is not None:
+        found.add(transaction)
+        transaction = getattr(transaction, "parent", None)
+    return found
