@@ -24,6 +24,7 @@ from dbos_orm.handles import AsyncWorkflowHandle, async_driver_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Owner = TypeVar("Owner")
 S = TypeVar("S", bound=AsyncSession)
 
 
@@ -104,13 +105,17 @@ class AsyncOperations(AnyOperations):
     def transaction(self, fn: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /) -> AsyncTransaction[S, P, R]: ...
     @overload
     def transaction(
+        self, fn: Callable[Concatenate[Owner, S, P], Coroutine[Any, Any, R]], /
+    ) -> AsyncTransaction[S, Concatenate[Owner, P], R]: ...
+    @overload
+    def transaction(
         self,
         *,
         name: str | None = None,
         isolation_level: str | None = None,
         max_attempts: int | None = None,
         statement_timeout: Duration | None = None,
-    ) -> Callable[[Callable[Concatenate[S, P], Coroutine[Any, Any, R]]], AsyncTransaction[S, P, R]]: ...
+    ) -> _TransactionDecorator: ...
     @overload
     def transaction(
         self,
@@ -120,7 +125,7 @@ class AsyncOperations(AnyOperations):
         isolation_level: str | None = None,
         max_attempts: int | None = None,
         statement_timeout: Duration | None = None,
-    ) -> Callable[[Callable[Concatenate[S, P], Coroutine[Any, Any, R]]], AsyncTransaction[S, P, R]]: ...
+    ) -> _SessionTransactionDecorator[S]: ...
     def transaction(self, fn: Any = None, *, name: str | None = None, **options: Any) -> Any:
         """Make an ``async def`` with an ``AsyncSession`` one transaction. Else as ``DBOS.transaction``."""
         settings = self._transaction_settings(options, is_async=True)
@@ -137,6 +142,10 @@ class AsyncOperations(AnyOperations):
     def handle(self, workflow_id: str, /) -> AsyncWorkflowHandle[Any]:
         """A handle of any workflow, by its ID; nothing is looked up."""
         return AsyncWorkflowHandle(self._runtime, workflow_id)
+
+    def named(self, name: str, /) -> AsyncWorkflow[..., Any]:
+        """The workflow of this name; else as ``DBOS.named``."""
+        return AsyncWorkflow(self._runtime, self._runtime.application.registry.workflow(name), {})
 
     # -- inside a run ----------------------------------------------------------------------------
 
@@ -176,3 +185,25 @@ class _StepDecorator(Protocol):
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...
     @overload
     def __call__(self, fn: Callable[P, R], /) -> AsyncStep[P, R]: ...
+
+
+class _TransactionDecorator(Protocol):
+    """The type of ``transaction(...)``: a Protocol, because the decorator that it returns is itself overloaded."""
+
+    @overload
+    def __call__(self, fn: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /) -> AsyncTransaction[S, P, R]: ...
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[Owner, S, P], Coroutine[Any, Any, R]], /
+    ) -> AsyncTransaction[S, Concatenate[Owner, P], R]: ...
+
+
+class _SessionTransactionDecorator(Protocol[S]):
+    """``_TransactionDecorator`` for the sessions of one ``sessionmaker``."""
+
+    @overload
+    def __call__(self, fn: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /) -> AsyncTransaction[S, P, R]: ...
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[Owner, S, P], Coroutine[Any, Any, R]], /
+    ) -> AsyncTransaction[S, Concatenate[Owner, P], R]: ...

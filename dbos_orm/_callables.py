@@ -7,12 +7,14 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, Self
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from dbos_orm.errors import ConfigurationError
+
+_CLASS_METHOD_ADVICE: Final = "make it a @staticmethod, or a method of an instance that you register"
 
 
 def name_of(function: Callable[..., Any], name: object) -> str:
@@ -41,7 +43,7 @@ def require_function(function: Any, decorator: str, *, is_async: bool | None) ->
             decorator,
             function.__func__.__qualname__,
             "a function or a static method, not a class method",
-            "make it a @staticmethod, or a method of an instance that you register",
+            _CLASS_METHOD_ADVICE,
         )
     if isinstance(function, staticmethod):
         raise ConfigurationError(
@@ -50,12 +52,9 @@ def require_function(function: Any, decorator: str, *, is_async: bool | None) ->
             "the function below @staticmethod",
             f"write @staticmethod above @{decorator}",
         )
-    if _is_method(function):
+    if _is_in_class(function, "cls"):
         raise ConfigurationError(
-            decorator,
-            function.__qualname__,
-            "a function or a static method, not a method with self",
-            "decorate a function that takes what it needs of the object: an instance does not outlive its process",
+            decorator, function.__qualname__, "a function, a static method or a method with self", _CLASS_METHOD_ADVICE
         )
     if not callable(function):
         raise ConfigurationError(decorator, function, "a function", f"write @{decorator} above a def")
@@ -77,11 +76,15 @@ def require_function(function: Any, decorator: str, *, is_async: bool | None) ->
         )
 
 
-def _is_method(function: Any) -> bool:
+def is_method(function: Any) -> bool:
     """Whether it is defined in a class body and takes self; told by its names, because the class is not made yet."""
+    return _is_in_class(function, "self")
+
+
+def _is_in_class(function: Any, first: str) -> bool:
     owner = str(getattr(function, "__qualname__", "")).rpartition(".")[0]
     parameters = list(signature.parameters) if (signature := signature_of(function)) is not None else []
-    return bool(owner) and not owner.endswith("<locals>") and parameters[:1] == ["self"]
+    return bool(owner) and not owner.endswith("<locals>") and parameters[:1] == [first]
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
@@ -92,15 +95,40 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
         return None
 
 
-def describe_as(wrapper: Any, function: Callable[..., Any], *, without: str | None = None) -> None:
-    """Make an object look like the function it stands for; ``without``: a parameter that callers do not give."""
-    functools.update_wrapper(wrapper, function)
-    signature = signature_of(function)
-    if signature is not None and without is not None:
-        kept = [parameter for parameter in signature.parameters.values() if parameter.name != without]
-        signature = signature.replace(parameters=kept)
-    if signature is not None:
-        wrapper.__signature__ = signature
+def without_self(signature: inspect.Signature | None) -> inspect.Signature | None:
+    """The signature of a method as its callers see it."""
+    if signature is None:
+        return None
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+class Decorated:
+    """What a decorator makes of a function: it looks like the function, and is bound to an object as that would be."""
+
+    __name__: str
+    __signature__: inspect.Signature | None
+    _method_signature: inspect.Signature | None
+
+    def _describe_as(self, function: Callable[..., Any], *, without: str | None = None) -> None:
+        """Look like ``function``; ``without``: a parameter that callers do not give."""
+        described: Any = self
+        functools.update_wrapper(described, function)
+        signature = signature_of(function)
+        if signature is not None and without is not None:
+            kept = [parameter for parameter in signature.parameters.values() if parameter.name != without]
+            signature = signature.replace(parameters=kept)
+        if signature is not None:
+            self.__signature__ = signature
+        self._method_signature = without_self(signature)
+
+    def _with(self, **changes: Any) -> Self:
+        """The same with other attributes. Methods are bound at each access: this must cost nothing to speak of."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self), **changes)
+        return other
+
+    def _as_method(self, **changes: Any) -> Self:
+        return self._with(__signature__=self._method_signature, **changes)
 
 
 class AwaitedWhenCalled:

@@ -188,8 +188,8 @@ def _report(binding: Binding, started: Launch) -> None:
     stranded = binding.gateway.read(verb)
     if stranded:
         logger.warning(
-            "%d interrupted workflows wait for code that is not registered here (another name or version): %s; "
+            "%d stored workflows wait for what is not registered here (a name, version or instance): %s; "
             "run the version that began them, or see the page on recovery",
             sum(stranded.values()),
-            ", ".join(f"{count} of {name!r}" for name, count in stranded.items()),
+            ", ".join(f"{count} of {name}" for name, count in stranded.items()),
         )

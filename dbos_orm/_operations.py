@@ -7,9 +7,9 @@ import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from dbos_orm._callables import name_of, require_function, signature_of
+from dbos_orm._callables import is_method, name_of, require_function, signature_of, without_self
 from dbos_orm._context import RunContext, current_frame, current_transaction, frame_for_operation, random_of, uuid_of
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows import operating
@@ -17,9 +17,12 @@ from dbos_orm._flows.effects import Flow, Outcome
 from dbos_orm._registry import RegisteredWorkflow, version_of
 from dbos_orm._runtime import Runtime
 from dbos_orm._settings import TransactionSettings, transaction_settings
+from dbos_orm._workflows import AnyWorkflow
 from dbos_orm.config import Config, Duration, require_count, require_text, seconds
 from dbos_orm.errors import ConfigurationError, NotInWorkflowError
 from dbos_orm.serialization import TypeRegistry
+
+T = TypeVar("T")
 
 
 class AnyOperations:
@@ -51,18 +54,45 @@ class AnyOperations:
             require_text("version", version)
         if max_recovery_attempts is not None:
             require_count("max_recovery_attempts", max_recovery_attempts)
+        is_bound = is_method(function)
+        signature = signature_of(function)
         registered = RegisteredWorkflow(
             name=found,
             function=function,
             version=version or self.config.application_version or version_of(function, found),
             is_async=is_async,
-            signature=signature_of(function),
+            signature=without_self(signature) if is_bound else signature,
+            is_method=is_bound,
             timeout=None if timeout is None else timedelta(seconds=seconds(timeout)),
             max_recovery_attempts=max_recovery_attempts,
         )
         self._runtime.application.registry.add_workflow(registered)
         self.types.register_function(function)
         return registered
+
+    def register(self, instance: T, /, *, name: str) -> T:
+        """Name an object, so that its workflow methods can be called and started; and give it back.
+
+        The name is stored with each run, and whoever continues it needs an object of the same class under the same
+        name: register in every process, for example at import. The object is kept as long as the application.
+
+        Raises:
+            ConflictingRegistrationError: another object of this class has the name.
+            ConfigurationError: it has no workflow methods of this application, or another name already.
+        """
+        require_text("name", name)
+        kinds = [] if isinstance(instance, type) else type(instance).__mro__
+        found = [value for kind in kinds for value in vars(kind).values() if isinstance(value, AnyWorkflow)]
+        methods = [method for value in found if (method := value.is_method_of(self._runtime)) is not None]
+        if not methods:
+            raise ConfigurationError(
+                "register",
+                instance,
+                f"an object whose class has a method under @workflow of application {self.name!r}",
+                "functions, steps and transactions need no registration",
+            )
+        self._runtime.application.registry.add_instance(instance, name, methods)
+        return instance
 
     def _register_step(
         self,

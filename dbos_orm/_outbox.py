@@ -138,7 +138,7 @@ def stage(runtime: Runtime, scope: Session | Connection, entry: RunStart, *, on_
     if not created:
         found = find_run(connection, entry.workflow_id)
         if found is not None:
-            require_same_workflow(found, application=entry.application, name=entry.name)
+            require_same_workflow(found, entry)
             if on_existing == "raise":
                 raise WorkflowExistsError(entry.workflow_id)
     _wake_at_commit(runtime, scope)

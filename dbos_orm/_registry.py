@@ -8,19 +8,29 @@ import io
 import textwrap
 import threading
 import tokenize
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Final
+from types import MethodType
+from typing import Any, Final, NamedTuple
 
-from dbos_orm.errors import ConflictingRegistrationError, NotRegisteredError
+from dbos_orm.errors import (
+    ConfigurationError,
+    ConflictingRegistrationError,
+    InstanceNotRegisteredError,
+    NotRegisteredError,
+)
 
 _INSIGNIFICANT: Final = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegisteredWorkflow:
-    """A workflow function under its name, with what the decorator said of every run of it."""
+    """A workflow function under its name, with what the decorator said of every run of it.
+
+    ``signature`` has no ``self``. A method is run with an instance: bound to one, ``function`` takes the arguments
+    alone, and ``class_name`` and ``config_name`` tell under which names its instance is registered.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -29,6 +39,40 @@ class RegisteredWorkflow:
     signature: inspect.Signature | None
     timeout: timedelta | None = None
     max_recovery_attempts: int | None = None
+    is_method: bool = False
+    class_name: str | None = None
+    config_name: str | None = None
+
+
+class Runnable(NamedTuple):
+    """Which stored runs can be continued here: of this name and version, on this instance if it is a method."""
+
+    name: str
+    version: str
+    class_name: str | None = None
+    config_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RegisteredInstance:
+    """An object whose methods are workflows; ``workflows`` are those methods, bound to it, by their names."""
+
+    value: object
+    class_name: str
+    config_name: str
+    workflows: dict[str, RegisteredWorkflow]
+
+    def bound(self, workflow: RegisteredWorkflow) -> RegisteredWorkflow:
+        """The method as a workflow of this instance."""
+        found = self.workflows.get(workflow.name)
+        if found is None:
+            found = self.workflows[workflow.name] = replace(
+                workflow,
+                function=MethodType(workflow.function, self.value),
+                class_name=self.class_name,
+                config_name=self.config_name,
+            )
+        return found
 
 
 @dataclass(slots=True)
@@ -38,6 +82,8 @@ class Registry:
     application: str
     _workflows: dict[str, RegisteredWorkflow] = field(default_factory=dict)
     _steps: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    _instances: dict[tuple[str, str], RegisteredInstance] = field(default_factory=dict)
+    _by_identity: dict[int, RegisteredInstance] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin_again(self) -> None:
@@ -71,20 +117,68 @@ class Registry:
         if existing is not function and _code_of(existing) != _code_of(function):
             raise ConflictingRegistrationError(name, place_of(existing), place_of(function))
 
-    def workflow(self, name: str) -> RegisteredWorkflow:
-        """The workflow of this name.
+    def add_instance(self, value: object, config_name: str, methods: Iterable[RegisteredWorkflow]) -> None:
+        """Make (class, name) stand for this object, which is kept as long as the application.
+
+        Raises:
+            ConflictingRegistrationError: they stand for another object already.
+            ConfigurationError: the object is registered under another name already.
+        """
+        key = (type(value).__qualname__, config_name)
+        with self._lock:
+            existing, same = self._instances.get(key), self._by_identity.get(id(value))
+            if existing is not None and existing is not same:
+                raise ConflictingRegistrationError(
+                    f"{key[0]} {config_name!r}", _kind_of(existing.value), f"another {_kind_of(value)}"
+                )
+            if same is not None and same is not existing:
+                raise ConfigurationError(
+                    "name", config_name, f"the name {same.config_name!r}, which this object has", "make another object"
+                )
+            if existing is None:
+                existing = self._instances[key] = RegisteredInstance(value, *key, {})
+                self._by_identity[id(value)] = existing
+            for method in methods:
+                existing.bound(method)
+
+    def bound(self, workflow: RegisteredWorkflow, value: object) -> RegisteredWorkflow:
+        """A method as a workflow of this object.
+
+        Raises:
+            InstanceNotRegisteredError: the object is not registered, so that nobody could continue the workflow.
+        """
+        instance = self._by_identity.get(id(value))
+        if instance is None:
+            class_name = type(value).__qualname__
+            names = [name for of_class, name in self._instances if of_class == class_name]
+            raise InstanceNotRegisteredError(workflow.name, class_name, names)
+        return instance.bound(workflow)
+
+    def workflow(self, name: str, class_name: str | None = None, config_name: str | None = None) -> RegisteredWorkflow:
+        """The workflow of this name, bound to its instance if it is a method and the instance is named.
 
         Raises:
             NotRegisteredError: this process has none.
         """
         try:
-            return self._workflows[name]
+            workflow = self._workflows[name]
         except KeyError:
             raise NotRegisteredError(name, self._workflows) from None
+        if class_name is None or config_name is None:
+            return workflow
+        instance = self._instances.get((class_name, config_name))
+        if instance is None or name not in instance.workflows:
+            names = [name for of_class, name in self._instances if of_class == class_name]
+            raise InstanceNotRegisteredError(name, class_name, names)
+        return instance.workflows[name]
 
-    def runnable(self) -> list[tuple[str, str]]:
-        """Every (name, version) that this process can continue."""
-        return [(workflow.name, workflow.version) for workflow in list(self._workflows.values())]
+    def runnable(self) -> list[Runnable]:
+        """Everything that this process can continue."""
+        functions = [workflow for workflow in list(self._workflows.values()) if not workflow.is_method]
+        methods = [
+            method for instance in list(self._instances.values()) for method in list(instance.workflows.values())
+        ]
+        return [Runnable(one.name, one.version, one.class_name, one.config_name) for one in (*functions, *methods)]
 
     def __iter__(self) -> Iterator[RegisteredWorkflow]:
         return iter(list(self._workflows.values()))
@@ -124,6 +218,10 @@ def place_of(function: Callable[..., Any]) -> str:
     name = f"{getattr(inner, '__module__', '?')}.{getattr(inner, '__qualname__', repr(inner))}"
     code = getattr(inner, "__code__", None)
     return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
+
+
+def _kind_of(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__} object"
 
 
 def _code_of(function: Callable[..., Any]) -> object:

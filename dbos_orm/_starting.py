@@ -224,6 +224,8 @@ def entry_of(
         parent_id=None if parent is None else parent.run.workflow_id,
         parent_step=None if parent is None else parent.step,
         attributes=None if attributes is None else json.dumps(attributes),
+        class_name=workflow.class_name,
+        config_name=workflow.config_name,
         sequence=made_id,
     )
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
-from dbos_orm._callables import AwaitedWhenCalled, describe_as
+from dbos_orm._callables import AwaitedWhenCalled, Decorated
 from dbos_orm._context import Frame, current_frame, current_transaction
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._drivers.time_limits import await_within, call_within, call_within_async
@@ -21,19 +21,26 @@ from dbos_orm._time_limits import TimeLimit
 from dbos_orm.handles import async_driver_of
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+Owner = TypeVar("Owner")
 
 
-class _AnyStep(Generic[P, R]):
+class _AnyStep(Decorated, Generic[P, R]):
     def __init__(self, runtime: Runtime, name: str, function: Callable[..., Any], settings: StepSettings) -> None:
         self._runtime = runtime
         self._function = function
         self._settings = settings
         self.name = name
-        describe_as(self, function)
+        self._describe_as(function)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} of {self._runtime.application.name!r}>"
+
+    def _bound_to(self, instance: object, owner: type[Any]) -> Self:
+        # As the function itself would be bound: a builtin, or an object that is called, is not.
+        bind = getattr(self._function, "__get__", None)
+        return self if instance is None or bind is None else self._as_method(_function=bind(instance, owner))
 
     def _drawn(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Frame, StepCall] | None:
         """The step with its number, drawn now, in the order of the calls; None where it is a plain call."""
@@ -54,6 +61,13 @@ class Step(_AnyStep[P, R]):
     Outside a workflow, and inside another step, it is the plain function.
     """
 
+    @overload
+    def __get__(self, instance: None, owner: type[Any], /) -> Step[P, R]: ...
+    @overload
+    def __get__(self: Step[Concatenate[Owner, Q], R], instance: Owner, owner: type[Any], /) -> Step[Q, R]: ...
+    def __get__(self, instance: Any, owner: Any, /) -> Any:
+        return self._bound_to(instance, owner)
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the step, or give what is recorded of it."""
         drawn = self._drawn(args, kwargs)
@@ -68,7 +82,7 @@ class Step(_AnyStep[P, R]):
         Raises:
             ConfigurationError: an option that is unknown, or has a value that cannot work.
         """
-        return Step(self._runtime, self.name, self._function, with_options(self._settings, options))
+        return self._with(_settings=with_options(self._settings, options))
 
     def _plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         timeout = self._plain_timeout()
@@ -88,6 +102,13 @@ class AsyncStep(AwaitedWhenCalled, _AnyStep[P, R]):
         super().__init__(runtime, name, function, settings)
         self._is_sync = is_sync
 
+    @overload
+    def __get__(self, instance: None, owner: type[Any], /) -> AsyncStep[P, R]: ...
+    @overload
+    def __get__(self: AsyncStep[Concatenate[Owner, Q], R], instance: Owner, owner: type[Any], /) -> AsyncStep[Q, R]: ...
+    def __get__(self, instance: Any, owner: Any, /) -> Any:
+        return self._bound_to(instance, owner)
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
         """Run the step, or give what is recorded of it, when awaited."""
         drawn = self._drawn(args, kwargs)
@@ -102,8 +123,7 @@ class AsyncStep(AwaitedWhenCalled, _AnyStep[P, R]):
 
     def options(self, **options: Unpack[StepOptions]) -> AsyncStep[P, R]:
         """The same step, to be called with these options; raises as ``Step.options``."""
-        settings = with_options(self._settings, options)
-        return AsyncStep(self._runtime, self.name, self._function, settings, is_sync=self._is_sync)
+        return self._with(_settings=with_options(self._settings, options))
 
     async def _run(self, binding: Binding, frame: Frame, call: StepCall) -> R:
         return cast("R", unwrap(await async_driver_of(binding).run(step(binding.environment, frame, call))))

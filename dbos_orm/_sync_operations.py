@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -21,6 +21,7 @@ from dbos_orm.handles import WorkflowHandle
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Owner = TypeVar("Owner")
 S = TypeVar("S", bound=Session)
 
 
@@ -106,6 +107,8 @@ class SyncOperations(AnyOperations):
     @overload
     def transaction(self, fn: Callable[Concatenate[S, P], R], /) -> Transaction[S, P, R]: ...
     @overload
+    def transaction(self, fn: Callable[Concatenate[Owner, S, P], R], /) -> Transaction[S, Concatenate[Owner, P], R]: ...
+    @overload
     def transaction(
         self,
         *,
@@ -113,7 +116,7 @@ class SyncOperations(AnyOperations):
         isolation_level: str | None = None,
         max_attempts: int | None = None,
         statement_timeout: Duration | None = None,
-    ) -> Callable[[Callable[Concatenate[S, P], R]], Transaction[S, P, R]]: ...
+    ) -> _TransactionDecorator: ...
     @overload
     def transaction(
         self,
@@ -123,7 +126,7 @@ class SyncOperations(AnyOperations):
         isolation_level: str | None = None,
         max_attempts: int | None = None,
         statement_timeout: Duration | None = None,
-    ) -> Callable[[Callable[Concatenate[S, P], R]], Transaction[S, P, R]]: ...
+    ) -> _SessionTransactionDecorator[S]: ...
     def transaction(self, fn: Any = None, *, name: str | None = None, **options: Any) -> Any:
         """Make a function one database transaction that commits together with its checkpoint: exactly once.
 
@@ -149,6 +152,14 @@ class SyncOperations(AnyOperations):
         """A handle of any workflow, by its ID; nothing is looked up."""
         return WorkflowHandle(self._runtime, workflow_id)
 
+    def named(self, name: str, /) -> Workflow[..., Any]:
+        """The workflow of this name, for who has only its name; what it takes and returns is not checked by types.
+
+        Raises:
+            NotRegisteredError: no workflow of this process has it; the known ones are listed.
+        """
+        return Workflow(self._runtime, self._runtime.application.registry.workflow(name), {})
+
     # -- inside a run ----------------------------------------------------------------------------
 
     @property
@@ -173,3 +184,21 @@ class SyncOperations(AnyOperations):
         """
         binding, flow = self._sleeping(duration)
         binding.driver.run(flow)
+
+
+class _TransactionDecorator(Protocol):
+    """The type of ``transaction(...)``: a Protocol, because the decorator that it returns is itself overloaded."""
+
+    @overload
+    def __call__(self, fn: Callable[Concatenate[S, P], R], /) -> Transaction[S, P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[Owner, S, P], R], /) -> Transaction[S, Concatenate[Owner, P], R]: ...
+
+
+class _SessionTransactionDecorator(Protocol[S]):
+    """``_TransactionDecorator`` for the sessions of one ``sessionmaker``."""
+
+    @overload
+    def __call__(self, fn: Callable[Concatenate[S, P], R], /) -> Transaction[S, P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[Owner, S, P], R], /) -> Transaction[S, Concatenate[Owner, P], R]: ...

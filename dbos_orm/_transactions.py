@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from types import MethodType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
-from dbos_orm._callables import AwaitedWhenCalled, describe_as
+from dbos_orm._callables import AwaitedWhenCalled, Decorated
 from dbos_orm._context import current_frame, current_transaction
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.effects import Flow, Outcome
@@ -17,10 +18,12 @@ from dbos_orm.handles import async_driver_of
 
 S = TypeVar("S")
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+Owner = TypeVar("Owner")
 
 
-class _AnyTransaction(Generic[S, P, R]):
+class _AnyTransaction(Decorated, Generic[S, P, R]):
     def __init__(
         self,
         runtime: Runtime,
@@ -35,19 +38,24 @@ class _AnyTransaction(Generic[S, P, R]):
         self._position = session[0]
         self._settings = settings
         self.name = name
-        describe_as(self, function, without=session[1])
+        self._describe_as(function, without=session[1])
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} of {self._runtime.application.name!r}>"
+
+    def _bound_to(self, instance: object) -> Self:
+        if instance is None or self._position == 0:
+            return self  # the session is first: not a method, but a function that a class has an attribute of
+        return self._as_method(_function=MethodType(self._function, instance), _position=0)
 
     def _joined(self, args: tuple[Any, ...]) -> list[Any] | None:
         """The arguments with the session of the transaction that is running here, if one of this database is."""
         outer = current_transaction.get()
         if outer is None or self._runtime.binding is None or outer.binding is not self._runtime.binding.source:
             return None
-        return self._with(outer.session, args)
+        return self._with_session(outer.session, args)
 
-    def _with(self, session: Any, args: tuple[Any, ...]) -> list[Any]:
+    def _with_session(self, session: Any, args: tuple[Any, ...]) -> list[Any]:
         return [*args[: self._position], session, *args[self._position :]]
 
     def _flow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Flow[Outcome]]:
@@ -66,6 +74,15 @@ class Transaction(_AnyTransaction[S, P, R]):
     of its own and commits it; inside another transaction on the same database it joins that one.
     """
 
+    @overload
+    def __get__(self, instance: None, owner: type[Any], /) -> Transaction[S, P, R]: ...
+    @overload
+    def __get__(
+        self: Transaction[S, Concatenate[Owner, Q], R], instance: Owner, owner: type[Any], /
+    ) -> Transaction[S, Q, R]: ...
+    def __get__(self, instance: Any, owner: Any, /) -> Any:
+        return self._bound_to(instance)
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the transaction, or give what is recorded of it."""
         joined = self._joined(args)
@@ -76,11 +93,20 @@ class Transaction(_AnyTransaction[S, P, R]):
 
     def within(self, session: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function on a session of the caller's: nothing is recorded, nothing is committed."""
-        return cast("R", self._function(*self._with(session, args), **kwargs))
+        return cast("R", self._function(*self._with_session(session, args), **kwargs))
 
 
 class AsyncTransaction(AwaitedWhenCalled, _AnyTransaction[S, P, R]):
     """``Transaction`` for ``async def`` functions with an ``AsyncSession``."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any], /) -> AsyncTransaction[S, P, R]: ...
+    @overload
+    def __get__(
+        self: AsyncTransaction[S, Concatenate[Owner, Q], R], instance: Owner, owner: type[Any], /
+    ) -> AsyncTransaction[S, Q, R]: ...
+    def __get__(self, instance: Any, owner: Any, /) -> Any:
+        return self._bound_to(instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
         """Run the transaction, or give what is recorded of it, when awaited."""
@@ -94,4 +120,4 @@ class AsyncTransaction(AwaitedWhenCalled, _AnyTransaction[S, P, R]):
 
     def within(self, session: S, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
         """Run the function on a session of the caller's: nothing is recorded, nothing is committed."""
-        return cast("Coroutine[None, None, R]", self._function(*self._with(session, args), **kwargs))
+        return cast("Coroutine[None, None, R]", self._function(*self._with_session(session, args), **kwargs))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack, cast, overload
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session
 
-from dbos_orm._callables import AwaitedWhenCalled, describe_as
+from dbos_orm._callables import AwaitedWhenCalled, Decorated
 from dbos_orm._context import StepKey
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.calling import Plan, call_workflow, start_workflow
@@ -23,19 +23,25 @@ from dbos_orm.errors import ConfigurationError
 from dbos_orm.handles import AsyncStagedHandle, AsyncWorkflowHandle, StagedHandle, WorkflowHandle, async_driver_of
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+Owner = TypeVar("Owner")
+
+_UNBOUND: Final = object()
 
 _ASYNC_SCOPES: Final = (AsyncSession, async_scoped_session, AsyncConnection)
 
 
-class _AnyWorkflow(Generic[P, R]):
+class AnyWorkflow(Decorated, Generic[P, R]):
     """What both colours share: planning a start or a call, which happens in the caller's own task."""
+
+    _instance: object = _UNBOUND
 
     def __init__(self, runtime: Runtime, registered: RegisteredWorkflow, options: WorkflowOptions) -> None:
         self._runtime = runtime
         self._registered = registered
         self._options = options
-        describe_as(self, registered.function)
+        self._describe_as(registered.function)
 
     @property
     def name(self) -> str:
@@ -50,19 +56,39 @@ class _AnyWorkflow(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} of {self._runtime.application.name!r}>"
 
+    def is_method_of(self, runtime: Runtime) -> RegisteredWorkflow | None:
+        """What is registered of it, if it is a method that belongs to an instance of this application."""
+        return self._registered if self._registered.is_method and self._runtime is runtime else None
+
+    def _bound_to(self, instance: object) -> Self:
+        if instance is None or not self._registered.is_method:
+            return self
+        return self._as_method(_instance=instance)
+
+    def _target(self, args: tuple[Any, ...]) -> tuple[RegisteredWorkflow, tuple[Any, ...]]:
+        """The workflow that a call means, bound to its instance if it is a method, and the arguments without that."""
+        if not self._registered.is_method:
+            return self._registered, args
+        instance = self._instance
+        if instance is _UNBOUND:
+            if not args:
+                raise TypeError(f"{self.name}() is a method: call it on an instance, or pass the instance first")
+            instance, *rest = args
+            args = tuple(rest)
+        return self._runtime.application.registry.bound(self._registered, instance), args
+
     def _merged(self, options: WorkflowOptions) -> WorkflowOptions:
         return cast("WorkflowOptions", {**self._options, **checked_options(options)})
 
     def _to_start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Plan]:
         binding = self._runtime.bound(f"{self.name}.start()")
+        workflow, args = self._target(args)
         frame = parent_frame(self._runtime, self.name)
         place = None if frame is None else (frame, frame.scope.draw())
         launch = self._runtime.executing if frame is None else frame.run.launch
         if self._options.get("version", self.version) != self.version:
             launch = None  # another process has the version that was asked for
-        return binding, plan(
-            binding.application, self._registered, args, kwargs, self._options, launch=launch, place=place
-        )
+        return binding, plan(binding.application, workflow, args, kwargs, self._options, launch=launch, place=place)
 
     def _to_stage(
         self,
@@ -78,12 +104,13 @@ class _AnyWorkflow(Generic[P, R]):
             given = sync_scope(enclosing.session, operation)
         if given is None:
             return None
+        workflow, args = self._target(args)
         parent, frame = None, self._runtime.frame()
         if enclosing is not None and frame is not None and frame.step is not None:
             path = frame.step.key.path
             parent = Parent(frame.run, path, f"-{path}-{enclosing.number_start()}")
         application, options = self._runtime.application, self._options
-        return given, entry_of(application, self._registered, args, kwargs, options, launch=None, parent=parent)
+        return given, entry_of(application, workflow, args, kwargs, options, launch=None, parent=parent)
 
     @property
     def _on_existing(self) -> str:
@@ -91,6 +118,7 @@ class _AnyWorkflow(Generic[P, R]):
 
     def _to_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Plan, StepKey | None]:
         binding, launch = self._runtime.launched(f"calling {self.name}")
+        workflow, args = self._target(args)
         pinned = self._options.get("version", self.version)
         if pinned != self.version:
             advice = "start it: a process that has this version runs it"
@@ -98,16 +126,24 @@ class _AnyWorkflow(Generic[P, R]):
         frame = parent_frame(self._runtime, self.name)
         place = None if frame is None else (frame, frame.scope.draw())
         result_key = None if frame is None else frame.scope.draw()
-        made = plan(binding.application, self._registered, args, kwargs, self._options, launch=launch, place=place)
+        made = plan(binding.application, workflow, args, kwargs, self._options, launch=launch, place=place)
         return binding, made, result_key
 
 
-class Workflow(_AnyWorkflow[P, R]):
+class Workflow(AnyWorkflow[P, R]):
     """A durable function. Calling it runs it here and returns its result; ``start`` runs it in the background.
 
     Whatever happens to the process, a run that was stored is continued from its last recorded step until
-    it has an outcome. Inside another workflow it is a child, recorded there.
+    it has an outcome. Inside another workflow it is a child, recorded there. A method is called on its instance,
+    which is registered (``dbos.register``).
     """
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any], /) -> Workflow[P, R]: ...
+    @overload
+    def __get__(self: Workflow[Concatenate[Owner, Q], R], instance: Owner, owner: type[Any], /) -> Workflow[Q, R]: ...
+    def __get__(self, instance: Any, owner: Any, /) -> Any:
+        return self._bound_to(instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the workflow in the calling thread and return its result.
@@ -168,15 +204,24 @@ class Workflow(_AnyWorkflow[P, R]):
         Raises:
             ConfigurationError: an option that is unknown, or has a value that cannot work.
         """
-        return Workflow(self._runtime, self._registered, self._merged(options))
+        return self._with(_options=self._merged(options))
 
     def handle(self, workflow_id: str, /) -> WorkflowHandle[R]:
         """A handle of a run of this workflow, typed; nothing is looked up."""
         return WorkflowHandle(self._runtime, workflow_id)
 
 
-class AsyncWorkflow(AwaitedWhenCalled, _AnyWorkflow[P, R]):
+class AsyncWorkflow(AwaitedWhenCalled, AnyWorkflow[P, R]):
     """``Workflow`` for ``async def`` functions; a call and ``start`` are to be awaited."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any], /) -> AsyncWorkflow[P, R]: ...
+    @overload
+    def __get__(
+        self: AsyncWorkflow[Concatenate[Owner, Q], R], instance: Owner, owner: type[Any], /
+    ) -> AsyncWorkflow[Q, R]: ...
+    def __get__(self, instance: Any, owner: Any, /) -> Any:
+        return self._bound_to(instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
         """Run the workflow in the task that awaits this, and return its result; raises as ``Workflow``."""
@@ -217,7 +262,7 @@ class AsyncWorkflow(AwaitedWhenCalled, _AnyWorkflow[P, R]):
 
     def options(self, **options: Unpack[WorkflowOptions]) -> AsyncWorkflow[P, R]:
         """The same workflow, to be called or started with these options; raises as ``Workflow.options``."""
-        return AsyncWorkflow(self._runtime, self._registered, self._merged(options))
+        return self._with(_options=self._merged(options))
 
     def handle(self, workflow_id: str, /) -> AsyncWorkflowHandle[R]:
         """A handle of a run of this workflow, typed; nothing is looked up."""

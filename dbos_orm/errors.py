@@ -10,6 +10,7 @@
         ├── ForkedProcessError               launched before a fork, used after it
         ├── ConflictingRegistrationError     one name, two functions
         ├── NotRegisteredError               a stored name that this process has no function for
+        │   └── InstanceNotRegisteredError   a workflow method of an object that has no name here
         ├── ConflictingWorkflowError         one workflow ID, two different starts
         ├── WorkflowExistsError              a known workflow ID, and on_existing="raise"
         ├── WorkflowNotFoundError            no workflow has this ID
@@ -133,6 +134,18 @@ class NotRegisteredError(DBOSError):
         super().__init__(
             f"{name!r} is not registered; registered: {self.registered}; "
             "import its module before launch, for example with modules=[...]"
+        )
+
+
+class InstanceNotRegisteredError(NotRegisteredError):
+    """A workflow method needs an instance of ``class_name`` that is registered here under a name of ``registered``."""
+
+    def __init__(self, name: str, class_name: str, registered: Collection[str]) -> None:
+        self.name, self.class_name, self.registered = name, class_name, sorted(registered)
+        DBOSError.__init__(
+            self,
+            f"workflow {name!r} needs a registered instance of {class_name}, so that another process can continue it; "
+            f"registered: {self.registered}; write dbos.register({class_name}(...), name=...)",
         )
 
 

@@ -57,7 +57,7 @@ def start_child(
     existing = yield from Read(partial(find_run, workflow_id=child.workflow_id), run)
     if existing is None or (existing.parent_id, existing.parent_step) == (run.workflow_id, key.path):
         return True, is_new and existing is not None and existing.generation == child.generation
-    require_same_workflow(existing, application=child.application, name=child.name)
+    require_same_workflow(existing, child)
     if on_existing == "raise":
         raise WorkflowExistsError(child.workflow_id)
     return False, False

@@ -63,7 +63,7 @@ def start(
         if found is not None:
             if found.generation == entry.generation:
                 return None
-            require_same_workflow(found, application=entry.application, name=entry.name)
+            require_same_workflow(found, entry)
             if on_existing == "raise":
                 raise WorkflowExistsError(entry.workflow_id)
             return found
@@ -78,12 +78,12 @@ def start(
     return None
 
 
-def require_same_workflow(found: RecordedRun, *, application: str, name: str) -> None:
+def require_same_workflow(found: RecordedRun, entry: RunStart) -> None:
     """Refuse a known ID under which something else was started."""
-    if found.application != application:
-        raise ConflictingWorkflowError(found.workflow_id, "application", found.application, application)
-    if found.name != name:
-        raise ConflictingWorkflowError(found.workflow_id, "name", found.name, name)
+    for field in ("application", "name", "class_name", "config_name"):
+        recorded, given = getattr(found, field), getattr(entry, field)
+        if recorded != given:
+            raise ConflictingWorkflowError(found.workflow_id, field, recorded, given)
 
 
 def execute(env: Environment, run: Run, scope: Scope, body: RunBody) -> Flow[Outcome]:

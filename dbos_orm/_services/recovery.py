@@ -13,6 +13,7 @@ from dbos_orm._context import Launch, Run, logger
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.effects import RunBody
 from dbos_orm._identifiers import random_token
+from dbos_orm._registry import RegisteredWorkflow
 from dbos_orm._services.leases import LeaseObserver
 from dbos_orm._store import executors, ownership
 from dbos_orm._store.entries import INTERNAL_QUEUE
@@ -129,16 +130,19 @@ class Recovery:
             claimed.name,
             owner_token,
             self._launch,
-            self._registry.workflow(claimed.name).is_async,
+            self._workflow(claimed).is_async,
             parent_id=claimed.parent_id,
             is_recovered=claimed.has_history,
         )
         run.limit(claimed.deadline, claimed.remaining)
         return run
 
+    def _workflow(self, claimed: ClaimedRun) -> RegisteredWorkflow:
+        return self._registry.workflow(claimed.name, claimed.class_name, claimed.config_name)
+
     def _run(self, claimed: ClaimedRun, run: Run) -> None:
         env = self._binding.environment
-        workflow = self._registry.workflow(claimed.name)
+        workflow = self._workflow(claimed)
         limit = workflow.max_recovery_attempts or env.config.max_recovery_attempts
         if limit is not None and claimed.recovery_attempts > limit:
             self._give_up(claimed, run.owner_token)

@@ -42,7 +42,7 @@ _START_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
     "workflow_id": _TEXT, "application": _TEXT, "name": _TEXT, "version": _TEXT, "version_pinned": Integer(),
     "generation": _TEXT, "input": _TEXT, "serializer": _TEXT, "executor_id": _TEXT, "owner_token": _TEXT,
     "queue": _TEXT, "timeout": BigInteger(), "deadline": _TEXT, "parent_id": _TEXT, "parent_step": _TEXT,
-    "attributes": _TEXT, "sequence": _TEXT,
+    "attributes": _TEXT, "class_name": _TEXT, "config_name": _TEXT, "sequence": _TEXT,
 }  # fmt: skip
 _FINISH_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
     "workflow_id": _TEXT, "owner_token": _TEXT, "status": _TEXT, "output": _TEXT, "error": _TEXT,

@@ -37,6 +37,8 @@ class RunStart:
     parent_id: str | None
     parent_step: str | None
     attributes: str | None
+    class_name: str | None
+    config_name: str | None
     sequence: str
 
 

@@ -30,6 +30,8 @@ class RecordedRun(NamedTuple):
     workflow_id: str
     application: str
     name: str
+    class_name: str | None
+    config_name: str | None
     status: WorkflowState
     generation: str
     owner_token: str | None

@@ -11,22 +11,23 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, case, exists, func, literal, null, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, exists, func, literal, null, or_, select, tuple_, update
 from sqlalchemy.engine import Connection
 
 from dbos_orm._dialects import Dialect
+from dbos_orm._registry import Runnable
 from dbos_orm._states import LIVE_STATES, WorkflowState
 from dbos_orm._store.entries import INTERNAL_QUEUE
 from dbos_orm.models import Executor, StepAttempt, StepOutput, WorkflowStatus
 
 
 class Claimant(NamedTuple):
-    """Who claims: a process, the token of this claim, and the (name, version) pairs that it can run."""
+    """Who claims: a process, the token of this claim, and what it can run."""
 
     application: str
     executor_id: str
     owner_token: str
-    runnable: Sequence[tuple[str, str]]
+    runnable: Sequence[Runnable]
 
 
 class ClaimedRun(NamedTuple):
@@ -37,6 +38,8 @@ class ClaimedRun(NamedTuple):
 
     workflow_id: str
     name: str
+    class_name: str | None
+    config_name: str | None
     input: str | None
     serializer: str
     parent_id: str | None
@@ -56,17 +59,13 @@ def claim_enqueued(
     """
     if not claimant.runnable or limit < 1:
         return []
-    names = [name for name, _ in claimant.runnable]
     picked = (
         select(WorkflowStatus.workflow_id)
         .where(
             WorkflowStatus.status == WorkflowState.ENQUEUED,
             WorkflowStatus.application == claimant.application,
             WorkflowStatus.queue == queue,
-            or_(
-                and_(WorkflowStatus.version.is_(None), WorkflowStatus.name.in_(names)),
-                _is_runnable(claimant.runnable),
-            ),
+            or_(_can_be_stamped(claimant.runnable), _is_runnable(claimant.runnable)),
         )
         .order_by(WorkflowStatus.priority, WorkflowStatus.sequence)
         .limit(limit)
@@ -90,7 +89,8 @@ def claim_enqueued(
             executor_id=claimant.executor_id,
             owner_token=claimant.owner_token,
             version=func.coalesce(
-                WorkflowStatus.version, case(dict(claimant.runnable), value=WorkflowStatus.name, else_=null())
+                WorkflowStatus.version,
+                case({one.name: one.version for one in claimant.runnable}, value=WorkflowStatus.name, else_=null()),
             ),
             started_at=func.coalesce(WorkflowStatus.started_at, now),
             deadline=first_deadline,
@@ -281,37 +281,73 @@ def stopped_runs(connection: Connection, owned: Sequence[tuple[str, str]]) -> di
     return stopped
 
 
-def count_stranded(connection: Connection, application: str, runnable: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """How many interrupted runs, by name, wait for code (name, version) that is not among ``runnable``.
+def count_stranded(connection: Connection, application: str, runnable: Sequence[Runnable]) -> dict[str, int]:
+    """How many runs, by name, wait for code or an instance that is not among ``runnable``.
 
-    Runs of living processes are not interrupted, whatever their version.
+    Runs of living processes do not wait, whatever their version.
     """
+    kind = (WorkflowStatus.name, WorkflowStatus.class_name, WorkflowStatus.config_name)
+    # NULL for the instance of what is no method: then it cannot be run here as a method.
+    is_runnable = or_(_can_be_stamped(runnable), _is_runnable(runnable))
     statement = (
-        select(WorkflowStatus.name, func.count())
+        select(*kind, func.count())
         .where(
             WorkflowStatus.application == application,
             or_(
                 WorkflowStatus.status == WorkflowState.ENQUEUED,
                 and_(WorkflowStatus.status == WorkflowState.PENDING, ~_has_living_executor()),
             ),
-            WorkflowStatus.version.is_not(None),
-            ~_is_runnable(runnable),
+            ~func.coalesce(is_runnable, False),
         )
-        .group_by(WorkflowStatus.name)
-        .order_by(WorkflowStatus.name)
+        .group_by(*kind)
+        .order_by(*kind)
     )
-    return {row.name: row[1] for row in connection.execute(statement)}
+    return {_with_instance(*row[:3]): row[3] for row in connection.execute(statement)}
+
+
+def _with_instance(name: str, class_name: str | None, config_name: str | None) -> str:
+    return name if class_name is None else f"{name} of {class_name} {config_name!r}"
 
 
 def _has_living_executor() -> ColumnElement[bool]:
     return exists().where(Executor.executor_id == WorkflowStatus.executor_id, Executor.expired_at.is_(None))
 
 
-def _is_runnable(runnable: Sequence[tuple[str, str]]) -> ColumnElement[bool]:
+def _is_runnable(runnable: Sequence[Runnable]) -> ColumnElement[bool]:
+    """Whether its version is here, and its instance. Name and version come first: an index leads to them."""
+    functions = [one for one in runnable if one.class_name is None]
+    methods: dict[tuple[str, str], list[Runnable]] = {}
+    for one in runnable:
+        if one.class_name is not None:
+            methods.setdefault((one.name, one.version), []).append(one)
     return or_(
-        *(and_(WorkflowStatus.name == name, WorkflowStatus.version == version) for name, version in runnable),
+        *(_is_code(one.name, one.version) & WorkflowStatus.class_name.is_(None) for one in functions),
+        *(_is_code(*code) & _is_on(instances) for code, instances in methods.items()),
         literal(False) if not runnable else or_(False),
     )
+
+
+def _can_be_stamped(runnable: Sequence[Runnable]) -> ColumnElement[bool]:
+    """Whether it has no version yet, and may get the one that is here."""
+    functions = [one.name for one in runnable if one.class_name is None]
+    methods = [one for one in runnable if one.class_name is not None]
+    is_here = WorkflowStatus.class_name.is_(None) & WorkflowStatus.name.in_(functions)
+    if methods:
+        is_here |= WorkflowStatus.name.in_(sorted({one.name for one in methods})) & _is_on(methods, by_name=True)
+    return WorkflowStatus.version.is_(None) & is_here
+
+
+def _is_code(name: str, version: str) -> ColumnElement[bool]:
+    return and_(WorkflowStatus.name == name, WorkflowStatus.version == version)
+
+
+def _is_on(methods: Sequence[Runnable], *, by_name: bool = False) -> ColumnElement[bool]:
+    """Whether its instance is one of these, of the workflow's own name if that was not compared before."""
+    columns = [WorkflowStatus.class_name, WorkflowStatus.config_name]
+    if by_name:
+        columns.append(WorkflowStatus.name)
+        return tuple_(*columns).in_([(one.class_name, one.config_name, one.name) for one in methods])
+    return tuple_(*columns).in_([(one.class_name, one.config_name) for one in methods])
 
 
 def _lock_abandoned(connection: Connection, claimant: Claimant, *, is_queued: bool, limit: int) -> list[str]:
@@ -358,6 +394,8 @@ def _claimed_columns(dialect: Dialect) -> list[Any]:
     return [
         WorkflowStatus.workflow_id,
         WorkflowStatus.name,
+        WorkflowStatus.class_name,
+        WorkflowStatus.config_name,
         WorkflowStatus.input,
         WorkflowStatus.serializer,
         WorkflowStatus.parent_id,

@@ -228,7 +228,7 @@ def test_a_process_leaves_workflows_of_another_version_to_those_that_have_it(
     old, new = Shop(database, version="1"), Shop(database, version="2")
     old.die_in(1)
     with caplog.at_level(logging.WARNING, "dbos_orm"), new.living() as (dbos, _):
-        assert any(message.startswith("1 interrupted workflows wait for code") for message in caplog.messages)
+        assert any(message.startswith("1 stored workflows wait for what") for message in caplog.messages)
         wait_for_a_tick(new)
         assert dbos.handle(ID).status() is WorkflowState.PENDING
         with old.living():

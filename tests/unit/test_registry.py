@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dbos_orm._registry import RegisteredWorkflow, Registry, place_of, version_of
+from dbos_orm._registry import RegisteredWorkflow, Registry, Runnable, place_of, version_of
 from dbos_orm.errors import ConflictingRegistrationError, NotRegisteredError
 
 
@@ -112,7 +112,7 @@ def test_one_name_stands_for_one_workflow() -> None:
     assert "place_of" in caught.value.existing
     assert "version_of" in caught.value.new
     assert registry.workflow("work").function is place_of
-    assert registry.runnable() == [("work", "1")]
+    assert registry.runnable() == [Runnable("work", "1")]
     with pytest.raises(NotRegisteredError):
         registry.workflow("missing")
 
