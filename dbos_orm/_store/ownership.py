@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, case, exists, func, literal, null, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, case, exists, func, literal, null, or_, select, update
 from sqlalchemy.engine import Connection
 
 from dbos_orm._dialects import Dialect
 from dbos_orm._registry import Runnable
 from dbos_orm._states import LIVE_STATES, WorkflowState
 from dbos_orm._store.entries import INTERNAL_QUEUE
+from dbos_orm._store.runnable import can_be_stamped, is_runnable
 from dbos_orm.models import Executor, StepAttempt, StepOutput, WorkflowStatus
 
 
@@ -65,7 +66,7 @@ def claim_enqueued(
             WorkflowStatus.status == WorkflowState.ENQUEUED,
             WorkflowStatus.application == claimant.application,
             WorkflowStatus.queue == queue,
-            or_(_can_be_stamped(claimant.runnable), _is_runnable(claimant.runnable)),
+            or_(can_be_stamped(claimant.runnable), is_runnable(claimant.runnable)),
         )
         .order_by(WorkflowStatus.priority, WorkflowStatus.sequence)
         .limit(limit)
@@ -288,7 +289,7 @@ def count_stranded(connection: Connection, application: str, runnable: Sequence[
     """
     kind = (WorkflowStatus.name, WorkflowStatus.class_name, WorkflowStatus.config_name)
     # NULL for the instance of what is no method: then it cannot be run here as a method.
-    is_runnable = or_(_can_be_stamped(runnable), _is_runnable(runnable))
+    runs_here = or_(can_be_stamped(runnable), is_runnable(runnable))
     statement = (
         select(*kind, func.count())
         .where(
@@ -297,7 +298,7 @@ def count_stranded(connection: Connection, application: str, runnable: Sequence[
                 WorkflowStatus.status == WorkflowState.ENQUEUED,
                 and_(WorkflowStatus.status == WorkflowState.PENDING, ~_has_living_executor()),
             ),
-            ~func.coalesce(is_runnable, False),
+            ~func.coalesce(runs_here, False),
         )
         .group_by(*kind)
         .order_by(*kind)
@@ -313,43 +314,6 @@ def _has_living_executor() -> ColumnElement[bool]:
     return exists().where(Executor.executor_id == WorkflowStatus.executor_id, Executor.expired_at.is_(None))
 
 
-def _is_runnable(runnable: Sequence[Runnable]) -> ColumnElement[bool]:
-    """Whether its version is here, and its instance. Name and version come first: an index leads to them."""
-    functions = [one for one in runnable if one.class_name is None]
-    methods: dict[tuple[str, str], list[Runnable]] = {}
-    for one in runnable:
-        if one.class_name is not None:
-            methods.setdefault((one.name, one.version), []).append(one)
-    return or_(
-        *(_is_code(one.name, one.version) & WorkflowStatus.class_name.is_(None) for one in functions),
-        *(_is_code(*code) & _is_on(instances) for code, instances in methods.items()),
-        literal(False) if not runnable else or_(False),
-    )
-
-
-def _can_be_stamped(runnable: Sequence[Runnable]) -> ColumnElement[bool]:
-    """Whether it has no version yet, and may get the one that is here."""
-    functions = [one.name for one in runnable if one.class_name is None]
-    methods = [one for one in runnable if one.class_name is not None]
-    is_here = WorkflowStatus.class_name.is_(None) & WorkflowStatus.name.in_(functions)
-    if methods:
-        is_here |= WorkflowStatus.name.in_(sorted({one.name for one in methods})) & _is_on(methods, by_name=True)
-    return WorkflowStatus.version.is_(None) & is_here
-
-
-def _is_code(name: str, version: str) -> ColumnElement[bool]:
-    return and_(WorkflowStatus.name == name, WorkflowStatus.version == version)
-
-
-def _is_on(methods: Sequence[Runnable], *, by_name: bool = False) -> ColumnElement[bool]:
-    """Whether its instance is one of these, of the workflow's own name if that was not compared before."""
-    columns = [WorkflowStatus.class_name, WorkflowStatus.config_name]
-    if by_name:
-        columns.append(WorkflowStatus.name)
-        return tuple_(*columns).in_([(one.class_name, one.config_name, one.name) for one in methods])
-    return tuple_(*columns).in_([(one.class_name, one.config_name) for one in methods])
-
-
 def _lock_abandoned(connection: Connection, claimant: Claimant, *, is_queued: bool, limit: int) -> list[str]:
     if not claimant.runnable or limit < 1:
         return []
@@ -362,7 +326,7 @@ def _lock_abandoned(connection: Connection, claimant: Claimant, *, is_queued: bo
             WorkflowStatus.executor_id.is_not(None),
             ~_has_living_executor(),
             queued if is_queued else ~func.coalesce(queued, False),
-            _is_runnable(claimant.runnable),
+            is_runnable(claimant.runnable),
         )
         .order_by(WorkflowStatus.sequence)
         .limit(limit)
