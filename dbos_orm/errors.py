@@ -41,20 +41,16 @@ error pickles and copies with its facts and notes; a fact that cannot be pickled
 
 from __future__ import annotations
 
-import copy
-import pickle
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
-_Rebuilt = tuple[Callable[..., BaseException], tuple[object, ...]]
+from dbos_orm._portable_errors import Reduced, reduced
 
 
 class DBOSError(Exception):
     """Anything that this library reports; catch it to catch all of them."""
 
-    def __reduce__(self) -> _Rebuilt:
+    def __reduce__(self) -> Reduced:
         return _reduce(self)
 
 
@@ -354,7 +350,7 @@ class _Unwinding(BaseException):
         self.workflow_id = workflow_id
         super().__init__(f"workflow {workflow_id!r} {self._meaning}; let this exception pass")
 
-    def __reduce__(self) -> _Rebuilt:
+    def __reduce__(self) -> Reduced:
         return _reduce(self)
 
 
@@ -376,28 +372,9 @@ class OwnershipLost(_Unwinding):
     _meaning = "belongs to another process now"
 
 
-def _reduce(error: BaseException) -> _Rebuilt:
-    # The default reduction calls the class with ``args``, which holds the message, not the facts.
-    facts = {name: _portable(fact) for name, fact in vars(error).items()}
-    return _rebuild, (type(error), error.args, facts)
+def _reduce(error: BaseException) -> Reduced:
+    return reduced(error, _stand_in)
 
 
-def _rebuild(kind: type[BaseException], args: tuple[object, ...], facts: dict[str, Any]) -> BaseException:
-    error = kind.__new__(kind, *args)
-    vars(error).update(facts)
-    return error
-
-
-def _portable(fact: object) -> object:
-    if isinstance(fact, list):
-        return [_portable(item) for item in fact]
-    with suppress(Exception):
-        # An exception whose constructor does not take its ``args`` pickles, and then cannot be read: copying
-        # rebuilds it in the same way.
-        if isinstance(fact, BaseException):
-            copy.copy(fact)
-        pickle.dumps(fact)
-        return fact
-    if isinstance(fact, BaseException):
-        return RemoteError(f"{type(fact).__module__}:{type(fact).__qualname__}", str(fact))
-    return repr(fact)
+def _stand_in(error: BaseException) -> BaseException:
+    return RemoteError(f"{type(error).__module__}:{type(error).__qualname__}", str(error))
