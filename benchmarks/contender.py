@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ from pathlib import Path
 from benchmarks.tasks import Task
 
 ROOT = Path(__file__).parents[1]
+# Seconds for one run.
+PATIENCE = 600.0
 
 
 class RunFailedError(Exception):
@@ -21,55 +25,72 @@ class RunFailedError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run took: seconds, seconds of processor time in the client, and commits if somebody counted them."""
+    """What a run took: seconds, seconds of processor time in the client, and by how much the counter rose."""
 
     seconds: float
     cpu: float
-    before: int
-    after: int
+    counted: int
 
-    @property
-    def counted(self) -> int:
-        """By how much the counter rose while the work was done."""
-        return self.after - self.before
+
+def _always(task: Task) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
 class Contender:
-    """``module`` is run by ``interpreter`` for each task, in a process of its own."""
+    """The module ``key`` of ``benchmarks.contenders``, run by ``interpreter`` in a new process for each task.
+
+    ``enters`` tells which tasks it does; for the others it has no figures.
+    """
 
     name: str
-    module: str
+    key: str
     interpreter: Path = Path(sys.executable)
+    enters: Callable[[Task], bool] = _always
 
     def run(self, task: Task, count: Callable[[], int]) -> Outcome:
         """Have the task done once; ``count`` is read directly before the work and directly after.
 
         Raises:
-            RunFailedError: the program ended early.
+            RunFailedError: the program ended early, or was ended because it took ten minutes.
         """
         with tempfile.TemporaryFile("w+") as complaints:
             process = subprocess.Popen(
-                [self.interpreter, "-m", self.module, task.to_json()],
+                [self.interpreter, "-m", f"benchmarks.contenders.{self.key}", task.to_json()],
                 cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=complaints,
                 text=True,
             )
-            assert process.stdin is not None
-            assert process.stdout is not None
-            with process:
-                is_ready = process.stdout.readline() == "ready\n"
-                before = count()
-                if is_ready:
-                    process.stdin.write("go\n")
-                    process.stdin.flush()
-                answer = process.stdout.readline()
-                after = count()
-                process.stdin.close()
-            if not answer:
+            timer = threading.Timer(PATIENCE, process.kill)
+            timer.start()
+            try:
+                with process:
+                    outcome = _answer(process, count)
+            finally:
+                timer.cancel()
+            if outcome is None:
                 complaints.seek(0)
                 raise RunFailedError(f"{self.name} failed at {task}:\n{complaints.read()[-2000:]}")
-        taken = json.loads(answer)
-        return Outcome(taken["seconds"], taken["cpu"], before, after)
+            return outcome
+
+
+def _answer(process: subprocess.Popen[str], count: Callable[[], int]) -> Outcome | None:
+    """Talk with ``benchmarks.worker``; None: it ended before it answered."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    if process.stdout.readline() != "ready\n":
+        return None
+    before = count()
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    after = count()
+    # The worker may end.
+    process.stdin.close()
+    if not answer:
+        return None
+    taken = json.loads(answer)
+    return Outcome(taken["seconds"], taken["cpu"], after - before)

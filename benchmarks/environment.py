@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 DBOS_VERSION = "3.4.0"
@@ -15,7 +16,7 @@ class NoEnvironmentError(Exception):
     """DBOS cannot be had here; the message says why."""
 
 
-def dbos_interpreter() -> Path:
+def dbos_interpreter(tell: Callable[[str], object]) -> Path:
     """The Python that has DBOS: made at the first call with venv and pip, kept in ``.benchmarks/``.
 
     Raises:
@@ -27,6 +28,7 @@ def dbos_interpreter() -> Path:
     finished = folder / "finished"
     if finished.exists():
         return interpreter
+    tell(f"installing dbos=={DBOS_VERSION} into {folder}")
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=True)
     installation = subprocess.run(

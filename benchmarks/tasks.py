@@ -19,7 +19,13 @@ class Task:
     is_concurrent: bool = False
     is_async: bool = False
     is_transactional: bool = False
+    is_sqlite: bool = False
     url: str = ""
+
+    @property
+    def warm_up(self) -> int:
+        """How many workflows are run before, in the same way, so that connections and threads are there."""
+        return min(self.workflows, 64 if self.is_concurrent else 10)
 
     @property
     def units(self) -> int:

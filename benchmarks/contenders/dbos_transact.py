@@ -6,7 +6,7 @@ It is not installed where we are, so its types are unknown here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -32,28 +32,31 @@ def work(task: Task, stopwatch: Stopwatch) -> None:
 
 
 def _work(task: Task, stopwatch: Stopwatch) -> None:
-    step = _transaction(task.url) if task.is_transactional else DBOS.step()(_number)
+    step = _transaction(task) if task.is_transactional else DBOS.step()(_number)
 
     def body(steps: int) -> int:
         return sum(step(number) for number in range(steps))
 
     workflow = DBOS.workflow()(body)
-    DBOS.launch()
-    for _ in range(10):
-        DBOS.start_workflow(workflow, task.steps).get_result()
-        workflow(task.steps)
-    with stopwatch:
+
+    def run(workflows: int) -> None:
         if task.is_concurrent:
-            handles = [DBOS.start_workflow(workflow, task.steps) for _ in range(task.workflows)]
+            handles = [DBOS.start_workflow(workflow, task.steps) for _ in range(workflows)]
             for handle in handles:
                 handle.get_result()
         else:
-            for _ in range(task.workflows):
+            for _ in range(workflows):
                 workflow(task.steps)
+
+    DBOS.launch()
+    run(task.warm_up)
+    with stopwatch:
+        run(task.workflows)
 
 
 async def _work_async(task: Task, stopwatch: Stopwatch) -> None:
-    step = await _async_transaction(task.url) if task.is_transactional else DBOS.step()(_number_async)
+    assert not task.is_transactional
+    step = DBOS.step()(_number_async)
 
     async def body(steps: int) -> int:
         total = 0
@@ -63,19 +66,17 @@ async def _work_async(task: Task, stopwatch: Stopwatch) -> None:
 
     workflow = DBOS.workflow()(body)
 
-    async def run() -> None:
-        handle = await DBOS.start_workflow_async(workflow, task.steps)
-        await handle.get_result()
+    async def run(workflows: int) -> None:
+        if task.is_concurrent:
+            await asyncio.gather(*(workflow(task.steps) for _ in range(workflows)))
+        else:
+            for _ in range(workflows):
+                await workflow(task.steps)
 
     DBOS.launch()
-    for _ in range(10):
-        await run()
+    await run(task.warm_up)
     with stopwatch:
-        if task.is_concurrent:
-            await asyncio.gather(*(run() for _ in range(task.workflows)))
-        else:
-            for _ in range(task.workflows):
-                await workflow(task.steps)
+        await run(task.workflows)
 
 
 def _number(number: int) -> int:
@@ -86,26 +87,16 @@ async def _number_async(number: int) -> int:
     return number
 
 
-def _transaction(url: str) -> Callable[[int], int]:
-    datasource = dbos.SQLAlchemyDatasource.create(url)
+def _transaction(task: Task) -> Callable[[int], int]:
+    datasource = dbos.SQLAlchemyDatasource.create(task.url)
 
     def insert(number: int) -> int:
         datasource.sql_session().add(Item(number=number))
         return number
 
-    # The isolation of PostgreSQL and of our side; its own default, SERIALIZABLE, costs it more.
-    decorated: Callable[[int], int] = datasource.transaction(insert, isolation_level="READ COMMITTED")
-    return decorated
-
-
-async def _async_transaction(url: str) -> Callable[[int], Awaitable[int]]:
-    datasource = await dbos.AsyncSQLAlchemyDatasource.create(url)
-
-    async def insert(number: int) -> int:
-        datasource.sql_session().add(Item(number=number))
-        return number
-
-    decorated: Callable[[int], Awaitable[int]] = datasource.transaction(insert, isolation_level="READ COMMITTED")
+    # What our side runs with; its own default for PostgreSQL, SERIALIZABLE, costs it more.
+    options = {} if task.is_sqlite else {"isolation_level": "READ COMMITTED"}
+    decorated: Callable[[int], int] = datasource.transaction(insert, **options)
     return decorated
 
 

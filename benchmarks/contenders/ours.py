@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from benchmarks.application import Item, create_tables, with_driver
@@ -43,30 +42,28 @@ def _work(task: Task, stopwatch: Stopwatch) -> None:
         return sum(transaction(number) for number in range(steps))
 
     chosen = transactional_workflow if task.is_transactional else workflow
+
+    def run(workflows: int) -> None:
+        if task.is_concurrent:
+            handles = [chosen.start(task.steps) for _ in range(workflows)]
+            for handle in handles:
+                handle.result()
+        else:
+            for _ in range(workflows):
+                chosen(task.steps)
+
     with dbos.launch(migrate=True):
-        for _ in range(10):
-            chosen.start(task.steps).result()
-            chosen(task.steps)
+        run(task.warm_up)
         with stopwatch:
-            if task.is_concurrent:
-                handles = [chosen.start(task.steps) for _ in range(task.workflows)]
-                for handle in handles:
-                    handle.result()
-            else:
-                for _ in range(task.workflows):
-                    chosen(task.steps)
+            run(task.workflows)
 
 
 async def _work_async(task: Task, stopwatch: Stopwatch) -> None:
+    assert not task.is_transactional
     dbos = AsyncDBOS(with_driver(task.url, "postgresql+asyncpg", "sqlite+aiosqlite"), name="benchmark")
 
     @dbos.step
     async def step(number: int) -> int:
-        return number
-
-    @dbos.transaction
-    async def transaction(session: AsyncSession, number: int) -> int:
-        session.add(Item(number=number))
         return number
 
     @dbos.workflow
@@ -76,23 +73,17 @@ async def _work_async(task: Task, stopwatch: Stopwatch) -> None:
             total += await step(number)
         return total
 
-    @dbos.workflow
-    async def transactional_workflow(steps: int) -> int:
-        total = 0
-        for number in range(steps):
-            total += await transaction(number)
-        return total
+    async def run(workflows: int) -> None:
+        if task.is_concurrent:
+            await asyncio.gather(*(workflow(task.steps) for _ in range(workflows)))
+        else:
+            for _ in range(workflows):
+                await workflow(task.steps)
 
-    chosen = transactional_workflow if task.is_transactional else workflow
     async with dbos.launch(migrate=True):
-        for _ in range(10):
-            await chosen(task.steps)
+        await run(task.warm_up)
         with stopwatch:
-            if task.is_concurrent:
-                await asyncio.gather(*(chosen(task.steps) for _ in range(task.workflows)))
-            else:
-                for _ in range(task.workflows):
-                    await chosen(task.steps)
+            await run(task.workflows)
 
 
 if __name__ == "__main__":
