@@ -47,6 +47,11 @@ class IdentifierSource:
         text = f"{value:032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
+    def token(self) -> str:
+        """128 random bits as text that nobody else draws: an owner token, a generation."""
+        # Not the system's source: the call gives up the interpreter lock, which with many threads takes long to get.
+        return f"{self._random.getrandbits(128):032x}"
+
     def write_id(self) -> int:
         """63 random bits that name one write, so that repeating it can be told from another one."""
         return self._random.getrandbits(63)

@@ -11,7 +11,6 @@ from dbos_orm._context import Frame, Launch, Run, StepKey, current_transaction, 
 from dbos_orm._drivers.binding import Application
 from dbos_orm._flows.calling import Plan
 from dbos_orm._flows.effects import RunBody
-from dbos_orm._identifiers import random_token
 from dbos_orm._registry import RegisteredWorkflow
 from dbos_orm._runtime import Runtime
 from dbos_orm._store.entries import INTERNAL_QUEUE, RunStart
@@ -213,11 +212,11 @@ def entry_of(
         name=workflow.name,
         version=pinned or (None if launch is None else workflow.version),
         version_pinned=pinned is not None,
-        generation=random_token(),
+        generation=application.identifiers.token(),
         input=payload,
         serializer=codec.name,
         executor_id=None if launch is None else launch.executor_id,
-        owner_token=None if launch is None else random_token(),
+        owner_token=None if launch is None else application.identifiers.token(),
         queue=None if launch is not None else INTERNAL_QUEUE,
         timeout=None if timeout_seconds is None else round(timeout_seconds * _MICROSECONDS),
         deadline=None if deadline is None else deadline.astimezone(UTC).isoformat(timespec="microseconds"),

@@ -1,13 +1,16 @@
 """The databases that the library works on."""
 
-from dbos_orm._dialects._base import Dialect, Fault, RowsStatement
+from dbos_orm._dialects._base import Dialect, Fault
 from dbos_orm._dialects._engines import dialect_of, own_engine
+from dbos_orm._dialects._prepared import AnyConnection, DirectConnection, Prepared
 from dbos_orm._dialects._sqlite import prepare_sqlite_connections, require_sqlite_file, sqlite_engine
 
 __all__ = [
+    "AnyConnection",
     "Dialect",
+    "DirectConnection",
     "Fault",
-    "RowsStatement",
+    "Prepared",
     "dialect_of",
     "own_engine",
     "prepare_sqlite_connections",

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from datetime import datetime
-from operator import attrgetter
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
-    CursorResult,
     FromClause,
     Select,
     SQLColumnExpression,
@@ -25,17 +23,12 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.sql import ClauseElement
-from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
 from dbos_orm._clock import Clock
+from dbos_orm._dialects._prepared import NOW, Prepared
 from dbos_orm.config import Config
 from dbos_orm.models import Instant
-
-NOW = "now"
-"""The name of the parameter that carries the current instant, where the database has no clock."""
-
-StatementBuilder: TypeAlias = "Callable[[Dialect, FromClause], ClauseElement]"
 
 
 class Fault(enum.Enum):
@@ -47,70 +40,6 @@ class Fault(enum.Enum):
     """The connection or the server is gone: the write may or may not have happened; repeat it when it is back."""
     REJECTED = "rejected"
     """The database refuses the statement or a value: trying again changes nothing."""
-
-
-class Prepared:
-    """A statement compiled once, executed with parameters that are already the driver's own values.
-
-    It skips what SQLAlchemy does for every execution (cache key, parameter and result processing),
-    which on the hot path costs more than the database. So its parameters and columns must need no
-    processing: text, integers, and arrays of them.
-    """
-
-    def __init__(self, statement: ClauseElement, dialect: Dialect, *, prefix: str = "") -> None:
-        compiled = statement.compile(
-            dialect=dialect.driver, schema_translate_map=dialect.schemas, render_schema_translate=bool(dialect.schemas)
-        )
-        assert isinstance(compiled, SQLCompiler)
-        self._text = prefix + str(compiled)
-        self._positions: Sequence[str] | None = compiled.positiontup if compiled.positional else None
-        self._instants = dialect if NOW in compiled.binds else None
-        self._constants = {
-            name: bind.value for name, bind in compiled.binds.items() if bind.value is not None and name != NOW
-        }
-
-    def execute(self, connection: Connection, parameters: Mapping[str, Any]) -> CursorResult[Any]:
-        """Execute with these parameters; rows come back as the driver gives them."""
-        if self._instants is not None:
-            parameters = {**parameters, NOW: self._instants.instant_parameter(), **self._constants}
-        elif self._constants:
-            parameters = {**parameters, **self._constants}
-        if self._positions is not None:
-            return connection.exec_driver_sql(self._text, tuple(parameters[name] for name in self._positions))
-        return connection.exec_driver_sql(self._text, parameters)
-
-
-class RowsStatement:
-    """A statement over rows that are given as parameters: one round trip for one row as for many.
-
-    One row has a form of its own, because planning over arrays doubles the cost of a small statement.
-    """
-
-    def __init__(
-        self,
-        dialect: Dialect,
-        columns: Mapping[str, TypeEngine[Any]],
-        build: StatementBuilder,
-        *,
-        bounded: bool,
-    ) -> None:
-        prefix = (dialect.lock_bound or "") if bounded else ""
-        many = dialect.many_rows(columns)
-        self._columns = tuple(columns)
-        self._values = attrgetter(*self._columns)
-        self._one = Prepared(build(dialect, dialect.one_row(columns)), dialect, prefix=prefix)
-        self._many = None if many is None else Prepared(build(dialect, many), dialect, prefix=prefix)
-
-    def execute(self, connection: Connection, rows: Sequence[object]) -> list[Sequence[Any]]:
-        """Execute for all of these objects, whose attributes are the columns, and give what it returned."""
-        if self._many is not None and len(rows) > 1:
-            arrays = map(list, zip(*map(self._values, rows), strict=True))
-            return list(self._many.execute(connection, dict(zip(self._columns, arrays, strict=True))).fetchall())
-        return [
-            found
-            for row in rows
-            for found in self._one.execute(connection, dict(zip(self._columns, self._values(row), strict=True)))
-        ]
 
 
 class Dialect(abc.ABC):
@@ -131,7 +60,7 @@ class Dialect(abc.ABC):
         self.schemas = engine.get_execution_options().get("schema_translate_map")
         self.clock = clock
         self.config = config
-        self._statements: dict[object, RowsStatement] = {}
+        self._prepared: dict[Hashable, Prepared] = {}
 
     # -- statements ------------------------------------------------------------------------------
 
@@ -162,10 +91,13 @@ class Dialect(abc.ABC):
     def attributes_from_text(self, text: ColumnElement[str]) -> ColumnElement[Any]:
         """The stored form of attributes from their JSON text."""
 
-    @abc.abstractmethod
-    def many_rows(self, columns: Mapping[str, TypeEngine[Any]]) -> FromClause | None:
-        """A FROM element ``given`` of many rows, a parameter for each column that takes the list of its
-        values; None where every row is a statement of its own."""
+    def many_rows(self, columns: Mapping[str, TypeEngine[Any]], parameter: str) -> FromClause:
+        """A FROM element ``given`` of the rows that one parameter holds: a JSON array of objects, as text.
+
+        Raises:
+            NotImplementedError: the database does not take many rows (``takes_many_rows``).
+        """
+        raise NotImplementedError(parameter)
 
     def one_row(self, columns: Mapping[str, TypeEngine[Any]]) -> FromClause:
         """A FROM element ``given`` of one row, a parameter for each column."""
@@ -180,8 +112,9 @@ class Dialect(abc.ABC):
         """
         return statement.with_for_update(read=True, key_share=True, of=table, skip_locked=skip_locked)
 
-    lock_bound: str | None = None
-    """SQL that, put in front of a statement, bounds its waiting for locks; None: ``bound_locks`` must be called."""
+    @abc.abstractmethod
+    def lock_bound(self) -> ColumnElement[bool]:
+        """A condition that is true, and does for the rest of its transaction what ``bound_locks`` does."""
 
     @abc.abstractmethod
     def bound_locks(self, connection: Connection) -> None:
@@ -190,22 +123,13 @@ class Dialect(abc.ABC):
         Never set for a whole connection: behind a pooler that would reach other clients.
         """
 
-    def rows_statement(
-        self,
-        key: object,
-        columns: Mapping[str, TypeEngine[Any]],
-        build: StatementBuilder,
-        *,
-        bounded: bool = False,
-    ) -> RowsStatement:
-        """The statement that ``build`` makes over rows given as parameters, compiled once under ``key``.
-
-        ``bounded`` puts ``lock_bound`` in front of it, where there is one.
-        """
-        statement = self._statements.get(key)
-        if statement is None:
-            statement = self._statements.setdefault(key, RowsStatement(self, columns, build, bounded=bounded))
-        return statement
+    def prepared(self, key: Hashable, build: Callable[[], ClauseElement]) -> Prepared:
+        """The statement that ``build`` makes, compiled once under ``key``."""
+        found = self._prepared.get(key)
+        if found is None:
+            made = Prepared(build(), self.driver, self.schemas, self.instant_parameter)
+            found = self._prepared.setdefault(key, made)
+        return found
 
     @abc.abstractmethod
     def is_autocommit(self, connection: Connection) -> bool:

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
-    ARRAY,
+    JSON,
+    Boolean,
     ColumnElement,
     DateTime,
     Double,
@@ -15,12 +16,14 @@ from sqlalchemy import (
     Interval,
     SQLColumnExpression,
     Table,
+    Text,
     bindparam,
     cast,
     column,
     extract,
     func,
     literal_column,
+    select,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, Insert, insert
@@ -58,7 +61,7 @@ _IDENTITY: Final = text(
 
 
 class PostgreSQLDialect(Dialect):
-    """Rows are locked one by one, statements over many rows take arrays, the server has the clock."""
+    """Rows are locked one by one, statements over many rows take JSON, the server has the clock."""
 
     begin: ClassVar[str] = "BEGIN"
     single_writer: ClassVar[bool] = False
@@ -71,9 +74,6 @@ class PostgreSQLDialect(Dialect):
     def __init__(self, engine: Engine, clock: Clock, config: Config) -> None:
         super().__init__(engine, clock, config)
         self._lock_milliseconds = max(1, round(seconds(config.lock_timeout) * 1000))
-        # Only psycopg2 sends parameters inside the text, so that two statements fit in one round trip.
-        if engine.dialect.driver == "psycopg2":
-            self.lock_bound = f"SET LOCAL lock_timeout = {self._lock_milliseconds}; "
 
     def insert(self, table: Table) -> Insert:
         return insert(table)
@@ -97,10 +97,20 @@ class PostgreSQLDialect(Dialect):
     def attributes_from_text(self, text: ColumnElement[str]) -> ColumnElement[Any]:
         return cast(text, JSONB)
 
-    def many_rows(self, columns: Mapping[str, TypeEngine[Any]]) -> FromClause:
-        arrays = [cast(bindparam(key, type_=ARRAY(type_)), ARRAY(type_)) for key, type_ in columns.items()]
+    def many_rows(self, columns: Mapping[str, TypeEngine[Any]], parameter: str) -> FromClause:
+        # One text for all rows: a driver that makes an array of each column spends more time on that than the server
+        # does on the whole statement.
+        rows = func.json_to_recordset(cast(bindparam(parameter, type_=Text()), JSON))
         named = [column(key, type_) for key, type_ in columns.items()]
-        return func.unnest(*arrays).table_valued(*named, name="given").render_derived()
+        table = rows.table_valued(*named, name="given").render_derived(with_types=True)
+        # Always true, and the planner takes a range of something unknown for one row in 200. It expects 100 rows of
+        # the function and would read the whole status table for them; this way it looks each of them up.
+        few = func.length(table.c[named[0].key]).between(literal_column("0"), literal_column("1000000000"))
+        return select(table).where(few).subquery("given")
+
+    def lock_bound(self) -> ColumnElement[bool]:
+        # In the statement itself, because SET in front of it would be a round trip, or a transaction, more.
+        return literal_column(f"set_config('lock_timeout', '{self._lock_milliseconds}ms', true) IS NOT NULL", Boolean)
 
     def bound_locks(self, connection: Connection) -> None:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {self._lock_milliseconds}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     ColumnElement,
     Double,
     SQLColumnExpression,
@@ -20,12 +21,12 @@ from sqlalchemy import (
     event,
     func,
     literal,
+    literal_column,
     type_coerce,
 )
 from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.types import TypeEngine
 
 from dbos_orm._dialects._base import Dialect, Fault
 from dbos_orm.config import seconds
@@ -73,8 +74,8 @@ class SQLiteDialect(Dialect):
     def attributes_from_text(self, text: ColumnElement[str]) -> ColumnElement[Any]:
         return text
 
-    def many_rows(self, columns: Mapping[str, TypeEngine[Any]]) -> None:
-        return None
+    def lock_bound(self) -> ColumnElement[bool]:
+        return literal_column("1 = 1", Boolean)
 
     def bound_locks(self, connection: Connection) -> None:
         # There is one lock, the busy timeout bounds it, and our own transactions take turns.

@@ -17,8 +17,8 @@ from typing import Any, Final
 from sqlalchemy.engine import Connection
 
 from dbos_orm._context import Run, logger
-from dbos_orm._dialects import Fault
-from dbos_orm._drivers.gateway import Gateway, Patience, begun
+from dbos_orm._dialects import DirectConnection, Fault
+from dbos_orm._drivers.gateway import Gateway, Patience
 from dbos_orm._flows.effects import WriteResult
 from dbos_orm._store import checkpoints
 from dbos_orm._store.entries import Entry
@@ -34,14 +34,13 @@ class Lane:
     __slots__ = ("connection",)
 
     def __init__(self) -> None:
-        self.connection: Connection | None = None
+        self.connection: DirectConnection | None = None
 
     def drop(self) -> None:
         """Throw the connection away: what it is in the middle of is not known."""
         connection, self.connection = self.connection, None
         if connection is not None:
-            connection.invalidate()
-            connection.close()
+            connection.drop()
 
 
 class Ticket:
@@ -257,16 +256,16 @@ class Committer:
 
     def _write(self, lane: Lane, entries: Sequence[Entry]) -> set[int]:
         if lane.connection is None:
-            lane.connection = self._gateway.engine.connect()
+            lane.connection = DirectConnection(self._gateway.engine)
         connection, dialect = lane.connection, self._dialect
-        must_bound = dialect.lock_bound is None and dialect.locks_rows and checkpoints.may_wait_for_keys(entries)
-        if not must_bound and checkpoints.is_single_statement(dialect, entries):
-            with self._gateway.writing():
+        with self._gateway.writing():
+            if checkpoints.is_single_statement(dialect, entries):
                 return checkpoints.write(connection, dialect, entries)
-        with self._gateway.writing(), begun(connection, dialect):
-            if must_bound:
-                dialect.bound_locks(connection)
-            return checkpoints.write(connection, dialect, entries)
+            # An error on the way, or an interruption, drops the lane's connection, and the transaction with it.
+            connection.execute(dialect.begin)
+            written = checkpoints.write(connection, dialect, entries)
+            connection.execute("COMMIT")
+            return written
 
 
 def _taken_lock() -> threading.Lock:

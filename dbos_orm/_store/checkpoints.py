@@ -7,20 +7,32 @@ one stalled workflow does not hold up the others of a batch.
 
 from __future__ import annotations
 
-import typing
+import json
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Integer, Table, Text, case, cast, literal_column, null, select, update
-from sqlalchemy.engine import Connection
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Integer,
+    Table,
+    Text,
+    case,
+    cast,
+    literal_column,
+    null,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.sql import ClauseElement, FromClause
 from sqlalchemy.types import BigInteger, TypeEngine
 
-from dbos_orm._dialects import Dialect
+from dbos_orm._dialects import AnyConnection, Dialect
 from dbos_orm._store.entries import Entry, RunFinish, RunStart, StepEntry
 from dbos_orm.models import StepAttempt, StepOutput, WorkflowStatus
 
+_to_json: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _TEXT: Final = Text()
 _STATUS: Final = WorkflowStatus.__table__
 _PENDING: Final[ColumnElement[str]] = literal_column("'PENDING'")
@@ -39,7 +51,7 @@ _ATTEMPT_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
     "delay": BigInteger(),
 }  # fmt: skip
 _START_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
-    "workflow_id": _TEXT, "application": _TEXT, "name": _TEXT, "version": _TEXT, "version_pinned": Integer(),
+    "workflow_id": _TEXT, "application": _TEXT, "name": _TEXT, "version": _TEXT, "version_pinned": Boolean(),
     "generation": _TEXT, "input": _TEXT, "serializer": _TEXT, "executor_id": _TEXT, "owner_token": _TEXT,
     "queue": _TEXT, "timeout": BigInteger(), "deadline": _TEXT, "parent_id": _TEXT, "parent_step": _TEXT,
     "attributes": _TEXT, "class_name": _TEXT, "config_name": _TEXT, "sequence": _TEXT,
@@ -55,53 +67,43 @@ class _Kind(NamedTuple):
 
     name: str
     fields: dict[str, TypeEngine[Any]]
-    build: Callable[..., ClauseElement]
+    build: Callable[..., Any]
     identity: str
-    bounded: bool = False
 
 
-def write(connection: Connection, dialect: Dialect, entries: Sequence[Entry], *, skip_locked: bool = True) -> set[int]:
+def write(
+    connection: AnyConnection, dialect: Dialect, entries: Sequence[Entry], *, skip_locked: bool = True
+) -> set[int]:
     """Write what is allowed of ``entries`` and give the indexes of those that were written.
 
     In a transaction of the caller's, or in autocommit if ``is_single_statement(entries)``. An entry that is
     missing from the answer met a stale token, an ended workflow, a row that exists already, or (with
-    ``skip_locked``) a row that is locked.
+    ``skip_locked``) a row that is locked. With ``skip_locked`` other transactions that insert the same
+    workflow ID are waited for no longer than ``lock_timeout``, and that ends as an error.
     """
-    groups: dict[str, list[tuple[int, Entry]]] = {}
+    if len(entries) == 1 and not _starts_child(entries[0]):
+        # Planned in half the time of the statement for many.
+        return {0} if _write_one(connection, dialect, entries[0], skip_locked) else set()
+    if dialect.takes_many_rows:
+        return _write_many(connection, dialect, entries, skip_locked)
+    written = set()
     for number, entry in enumerate(entries):
-        groups.setdefault(_kind_of(entry).name, []).append((number, entry))
-    written: set[int] = set()
-    for kind in _KINDS:
-        group = groups.get(kind.name)
-        if group is None:
-            continue
-        done = _write_kind(connection, dialect, kind, group, skip_locked)
-        written |= done
-        if kind is _RARE_STEP:
+        if _write_one(connection, dialect, entry, skip_locked):
+            written.add(number)
             # The step row comes first: a child exists only if its parent's record of it was written now.
-            children = [(number, e.child) for number, e in group if isinstance(e, StepEntry) and e.child is not None]
-            _write_kind(connection, dialect, _RUN_START, [pair for pair in children if pair[0] in done], skip_locked)
+            if isinstance(entry, StepEntry) and entry.child is not None:
+                _write_one(connection, dialect, entry.child, skip_locked)
     return written
 
 
-def insert_run(connection: Connection, dialect: Dialect, entry: RunStart) -> bool:
+def insert_run(connection: AnyConnection, dialect: Dialect, entry: RunStart) -> bool:
     """Write a new workflow in a transaction of the user's, with their waiting for locks; False if its ID is known."""
-    build = partial(_insert_runs, fields=_START_FIELDS, skip_locked=False)
-    statement = dialect.rows_statement("run start on a user's connection", _START_FIELDS, build)
-    return bool(statement.execute(connection, [entry]))
+    return _write_one(connection, dialect, entry, skip_locked=False)
 
 
 def is_single_statement(dialect: Dialect, entries: Sequence[Entry]) -> bool:
     """Whether ``write`` needs one statement for these, so that it is atomic without BEGIN and COMMIT."""
-    if len(entries) > 1 and not dialect.takes_many_rows:
-        return False
-    kinds = {_kind_of(entry).name for entry in entries}
-    return len(kinds) == 1 and not any(_starts_child(entry) for entry in entries)
-
-
-def may_wait_for_keys(entries: Sequence[Entry]) -> bool:
-    """Whether ``write`` may have to wait for another transaction that inserts the same workflow ID."""
-    return any(isinstance(entry, RunStart) or _starts_child(entry) for entry in entries)
+    return dialect.takes_many_rows or (len(entries) == 1 and not _starts_child(entries[0]))
 
 
 def _starts_child(entry: Entry) -> bool:
@@ -116,36 +118,75 @@ def _kind_of(entry: Entry) -> _Kind:
     return _RUN_START if isinstance(entry, RunStart) else _ATTEMPT
 
 
-def _write_kind(
-    connection: Connection,
-    dialect: Dialect,
-    kind: _Kind,
-    numbered: Sequence[tuple[int, Entry]],
-    skip_locked: bool,
-) -> set[int]:
-    if not numbered:
-        return set()
-    if len(numbered) > 1:
-        # Rows are locked in one order by everybody, so that two batches cannot deadlock.
-        numbered = sorted(numbered, key=_workflow_id)
-    build = partial(kind.build, fields=kind.fields, skip_locked=skip_locked)
-    statement = dialect.rows_statement((kind.name, skip_locked), kind.fields, build, bounded=kind.bounded)
-    returned = {row[0] for row in statement.execute(connection, [entry for _, entry in numbered])}
-    if not returned:
-        return set()
-    return {number for number, entry in numbered if getattr(entry, kind.identity) in returned}
+def _write_one(connection: AnyConnection, dialect: Dialect, entry: Entry, skip_locked: bool) -> bool:
+    kind = _kind_of(entry)
+    statement = dialect.prepared(
+        (kind.name, skip_locked),
+        lambda: kind.build(dialect, dialect.one_row(kind.fields), kind.fields, skip_locked),
+    )
+    return bool(statement.execute(connection, _row(kind, entry)))
+
+
+def _write_many(connection: AnyConnection, dialect: Dialect, entries: Sequence[Entry], skip_locked: bool) -> set[int]:
+    groups: dict[str, list[tuple[int, Entry]]] = {}
+    # Rows are locked in one order by everybody, so that two batches cannot deadlock.
+    for numbered in sorted(enumerate(entries), key=_workflow_id):
+        groups.setdefault(_kind_of(numbered[1]).name, []).append(numbered)
+    kinds = [kind for kind in _KINDS if kind.name in groups]
+    rows = {kind.name: [_row(kind, entry) for _, entry in groups[kind.name]] for kind in kinds}
+    children = [
+        {**_row(_RUN_START, entry.child), _RECORDED_BY: entry.write_id}
+        for _, entry in groups.get(_RARE_STEP.name, ())
+        if isinstance(entry, StepEntry) and entry.child is not None
+    ]
+    if children:
+        rows[_CHILD] = children
+    statement = dialect.prepared(
+        ("batch", skip_locked, *rows), lambda: _batch(dialect, kinds, skip_locked, with_children=bool(children))
+    )
+    returned = statement.execute(connection, {name: _to_json(given) for name, given in rows.items()})
+    found = {(row[0], row[1]) for row in returned}
+    return {
+        number
+        for place, kind in enumerate(kinds)
+        for number, entry in groups[kind.name]
+        if (place, str(getattr(entry, kind.identity))) in found
+    }
 
 
 def _workflow_id(numbered: tuple[int, Entry]) -> str:
     return numbered[1].workflow_id
 
 
+def _row(kind: _Kind, entry: object) -> dict[str, Any]:
+    return {name: getattr(entry, name) for name in kind.fields}
+
+
 # -- statements ----------------------------------------------------------------------------------
 
 
-def _insert_steps(
-    dialect: Dialect, given: FromClause, *, fields: dict[str, TypeEngine[Any]], skip_locked: bool
-) -> ClauseElement:
+def _batch(dialect: Dialect, kinds: Sequence[_Kind], skip_locked: bool, *, with_children: bool) -> ClauseElement:
+    """One statement for entries of several kinds, whose rows are in a parameter for each kind.
+
+    It returns the place of the kind and what names the entry, for each entry that was written. The kinds are
+    written in the order in which they are selected from.
+    """
+    ctes = [
+        kind.build(dialect, dialect.many_rows(kind.fields, kind.name), kind.fields, skip_locked).cte(kind.name)
+        for kind in kinds
+    ]
+    if with_children:
+        # The step row comes first: a child exists only if its parent's record of it was written now.
+        given = dialect.many_rows({**_START_FIELDS, _RECORDED_BY: BigInteger()}, _CHILD)
+        parents = ctes[kinds.index(_RARE_STEP)]
+        is_recorded = given.c[_RECORDED_BY].in_(select(parents.c.write_id))
+        ctes.append(_insert_runs(dialect, given, _START_FIELDS, skip_locked, is_recorded).cte(_CHILD))
+    return union_all(
+        *(select(literal_column(str(place)), cast(next(iter(cte.c)), Text)) for place, cte in enumerate(ctes))
+    )
+
+
+def _insert_steps(dialect: Dialect, given: FromClause, fields: dict[str, TypeEngine[Any]], skip_locked: bool) -> Any:
     now = dialect.now()
     values: dict[str, ColumnElement[Any]] = {
         name: given.c[name] for name in fields if name not in ("output", "error", "started_at", "delay")
@@ -159,9 +200,7 @@ def _insert_steps(
     return _fenced_insert(dialect, StepOutput.__table__, values, given, skip_locked)
 
 
-def _insert_attempts(
-    dialect: Dialect, given: FromClause, *, fields: dict[str, TypeEngine[Any]], skip_locked: bool
-) -> ClauseElement:
+def _insert_attempts(dialect: Dialect, given: FromClause, fields: dict[str, TypeEngine[Any]], skip_locked: bool) -> Any:
     now = dialect.now()
     values: dict[str, ColumnElement[Any]] = {
         name: given.c[name] for name in fields if name not in ("error", "started_at", "delay")
@@ -173,9 +212,7 @@ def _insert_attempts(
     return _fenced_insert(dialect, StepAttempt.__table__, values, given, skip_locked)
 
 
-def _fenced_insert(
-    dialect: Dialect, table: Table, values: dict[str, Any], given: FromClause, skip_locked: bool
-) -> ClauseElement:
+def _fenced_insert(dialect: Dialect, table: Table, values: dict[str, Any], given: FromClause, skip_locked: bool) -> Any:
     fence = select(*values.values()).select_from(
         given.join(
             _STATUS,
@@ -186,15 +223,19 @@ def _fenced_insert(
         fence.where(_STATUS.c.status.is_not_distinct_from(_PENDING)), _STATUS, skip_locked=skip_locked
     )
     inserted = dialect.insert(table).from_select(list(values), fence, include_defaults=False)
-    return typing.cast("ClauseElement", inserted.on_conflict_do_nothing().returning(table.c.write_id))
+    return inserted.on_conflict_do_nothing().returning(table.c.write_id)
 
 
 def _insert_runs(
-    dialect: Dialect, given: FromClause, *, fields: dict[str, TypeEngine[Any]], skip_locked: bool
-) -> ClauseElement:
+    dialect: Dialect,
+    given: FromClause,
+    fields: dict[str, TypeEngine[Any]],
+    skip_locked: bool,
+    is_wanted: ColumnElement[bool] | None = None,
+) -> Any:
+    is_wanted = literal_column("1 = 1", Boolean) if is_wanted is None else is_wanted
     now = dialect.now()
     ours: dict[str, ColumnElement[Any]] = {name: given.c[name] for name in fields}
-    ours["version_pinned"] = cast(given.c.version_pinned, WorkflowStatus.version_pinned.type)
     ours["input"] = cast(given.c.input, WorkflowStatus.input.type)
     ours["attributes"] = dialect.attributes_from_text(given.c.attributes)
     is_owned = given.c.owner_token.is_not(None)
@@ -206,10 +247,10 @@ def _insert_runs(
     ours["updated_at"] = now
     inserted = dialect.insert(_STATUS).from_select(
         list(ours),
-        select(*ours.values()).select_from(given).where(literal_column("1 = 1")),
+        select(*ours.values()).select_from(given).where(is_wanted, *([dialect.lock_bound()] if skip_locked else [])),
         include_defaults=False,
     )
-    return typing.cast("ClauseElement", inserted.on_conflict_do_nothing().returning(_STATUS.c.generation))
+    return inserted.on_conflict_do_nothing().returning(_STATUS.c.generation)
 
 
 def earlier_deadline(
@@ -230,9 +271,7 @@ def earlier_deadline(
     )
 
 
-def _update_runs(
-    dialect: Dialect, given: FromClause, *, fields: dict[str, TypeEngine[Any]], skip_locked: bool
-) -> ClauseElement:
+def _update_runs(dialect: Dialect, given: FromClause, fields: dict[str, TypeEngine[Any]], skip_locked: bool) -> Any:
     ours = (
         select(_STATUS.c.workflow_id.label("found"), *given.c)
         .select_from(
@@ -262,9 +301,12 @@ def _update_runs(
 
 
 _STEP: Final = _Kind("step", _STEP_FIELDS, _insert_steps, "write_id")
-_RARE_STEP: Final = _Kind("rare step", _RARE_STEP_FIELDS, _insert_steps, "write_id")
-_RUN_START: Final = _Kind("run start", _START_FIELDS, _insert_runs, "generation", bounded=True)
+_RARE_STEP: Final = _Kind("rare_step", _RARE_STEP_FIELDS, _insert_steps, "write_id")
+_RUN_START: Final = _Kind("run_start", _START_FIELDS, _insert_runs, "generation")
 _ATTEMPT: Final = _Kind("attempt", _ATTEMPT_FIELDS, _insert_attempts, "write_id")
-_RUN_FINISH: Final = _Kind("run finish", _FINISH_FIELDS, _update_runs, "workflow_id")
+_RUN_FINISH: Final = _Kind("run_finish", _FINISH_FIELDS, _update_runs, "workflow_id")
 _KINDS: Final = (_STEP, _RARE_STEP, _RUN_START, _ATTEMPT, _RUN_FINISH)
 """In the order in which they are written."""
+_CHILD: Final = "child"
+_RECORDED_BY: Final = "recorded_by"
+"""In the row of a child: the write ID of the step that starts it."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import enum
+import logging
+import re
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -125,7 +128,7 @@ def count_of(database: TestDatabase, model: type[Any], **columns: object) -> int
 
 
 class Statements:
-    """What is sent over the connections of an engine, in order.
+    """What is sent over the connections of an engine, in order; of the library's own, also what goes by its cursor.
 
     ``boundaries``: also where SQLAlchemy begins and ends a transaction, which the driver does without a statement.
     """
@@ -133,6 +136,11 @@ class Statements:
     def __init__(self, engine: Engine, *, boundaries: bool = False) -> None:
         self.sent: list[str] = []
         event.listen(engine, "before_cursor_execute", self._note)
+        if not boundaries:
+            handler = _Noting(self.sent)
+            _SQL_LOGGER.setLevel(logging.DEBUG)
+            _SQL_LOGGER.addHandler(handler)
+            weakref.finalize(self, _SQL_LOGGER.removeHandler, handler)
         for boundary in ("begin", "commit", "rollback") if boundaries else ():
             event.listen(engine, boundary, self._noting(boundary.upper()))
 
@@ -154,6 +162,17 @@ class Statements:
         return note
 
 
+class _Noting(logging.Handler):
+    def __init__(self, sent: list[str]) -> None:
+        super().__init__()
+        self._sent = sent
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._sent.append(record.getMessage())
+
+
+_SQL_LOGGER = logging.getLogger("dbos_orm.sql")
+
 _TABLES: Mapping[str, str] = {
     "dbos_step_output": "step",
     "dbos_step_attempt": "attempt",
@@ -164,14 +183,14 @@ _TABLES: Mapping[str, str] = {
 
 def _kind(statement: str) -> str | None:
     """``INSERT step`` for a statement that inserts into dbos_step_output; None for one of the background's."""
-    statement = statement.removeprefix("SET LOCAL lock_timeout = 100; ")
-    verb = statement.split()[0].upper()
+    verb = statement.split(maxsplit=1)[0].upper()
     if "dbos_executor" in statement:
         return None
     if verb in ("BEGIN", "COMMIT", "ROLLBACK", "SET"):
         return verb
     if verb == "WITH":
-        verb = "UPDATE" if "UPDATE " in statement.partition(")")[2] else "SELECT"
+        written = re.findall(r"\b(INSERT|UPDATE) (?:INTO )?(dbos_\w+)", statement)
+        return " + ".join(f"{verb} {_TABLES[table]}" for verb, table in written) or "SELECT workflow"
     start = statement.index(_BEFORE_TABLE[verb])
     found = {statement.index(table, start): kind for table, kind in _TABLES.items() if table in statement[start:]}
     return f"{verb} {found[min(found)]}"

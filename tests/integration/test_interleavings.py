@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from dbos_orm import DBOS, Retry, WorkflowState
-from dbos_orm._dialects import Dialect
+from dbos_orm._dialects import Dialect, DirectConnection
 from dbos_orm._flows.effects import Commit, Effect, Write
 from dbos_orm._store import checkpoints
 from dbos_orm._store.entries import Entry, StepEntry
@@ -327,10 +327,17 @@ def held_at_commit_of_child(place: Place) -> Iterator[None]:
     """Hold the committer between the last statement of a child's start and its COMMIT."""
     write = checkpoints.write
 
-    def writing(connection: Connection, dialect: Dialect, entries: Sequence[Entry], **options: Any) -> set[int]:
+    def writing(connection: DirectConnection, dialect: Dialect, entries: Sequence[Entry], **options: Any) -> set[int]:
+        if not any(isinstance(entry, StepEntry) and entry.child is not None for entry in entries):
+            return write(connection, dialect, entries, **options)
+        # Where it is one statement, its commit is its own: to be held before it, it needs a transaction around it.
+        is_alone = checkpoints.is_single_statement(dialect, entries)
+        if is_alone:
+            connection.execute("BEGIN")
         written = write(connection, dialect, entries, **options)
-        if any(isinstance(entry, StepEntry) and entry.child is not None for entry in entries):
-            place.hold()
+        place.hold()
+        if is_alone:
+            connection.execute("COMMIT")
         return written
 
     with pytest.MonkeyPatch.context() as patch:

@@ -46,5 +46,12 @@ def test_write_ids_fit_a_big_integer() -> None:
     assert all(0 <= each < 2**63 for each in made)
 
 
+def test_tokens_are_32_digits_and_no_two_are_equal() -> None:
+    source = IdentifierSource()
+    made = {source.token() for _ in range(1_000)}
+    assert len(made) == 1_000
+    assert all(len(each) == 32 and int(each, 16) >= 0 for each in made)
+
+
 def test_tokens_and_executors_are_never_used_twice() -> None:
     assert len({random_token() for _ in range(100)} | {executor_id() for _ in range(100)}) == 200

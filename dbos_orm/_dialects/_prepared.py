@@ -1,0 +1,113 @@
+"""Statements that are compiled once, and the shortest way to execute them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.interfaces import Dialect as Driver
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.compiler import SQLCompiler
+
+NOW: Final = "now"
+"""The name of the parameter that carries the current instant, where the database has no clock."""
+
+Parameters: TypeAlias = "Mapping[str, Any] | Sequence[Any]"
+
+_logger = logging.getLogger("dbos_orm.sql")
+
+
+class DirectConnection:
+    """A connection of our own pool, in autocommit, that executes through its driver's cursor.
+
+    What SQLAlchemy does around a statement (events, a context, a result) costs more than the driver itself.
+    Errors are still SQLAlchemy's, with what it knows about broken connections. What is sent is
+    logged at DEBUG as ``dbos_orm.sql``.
+    """
+
+    __slots__ = ("_connection", "_driver", "_raw")
+
+    def __init__(self, engine: Engine) -> None:
+        self._connection = engine.connect()
+        self._driver = engine.dialect
+        self._raw: Any = self._connection.connection.dbapi_connection
+
+    def execute(self, text: str, parameters: Parameters = ()) -> list[Sequence[Any]]:
+        """Execute one statement, and give the rows that it returns."""
+        _logger.debug(text)
+        cursor = self._raw.cursor()
+        try:
+            cursor.execute(text, parameters)
+            return [] if cursor.description is None else list(cursor.fetchall())
+        except self._driver.loaded_dbapi.Error as error:
+            raise self._told(text, parameters, cursor, error) from error
+        finally:
+            cursor.close()
+
+    def close(self) -> None:
+        """Give the connection back to its pool."""
+        self._connection.close()
+
+    def drop(self) -> None:
+        """Throw the connection away: what it is in the middle of is not known."""
+        self._connection.invalidate()
+        self._connection.close()
+
+    def _told(self, text: str, parameters: Any, cursor: Any, error: Any) -> BaseException:
+        """The error as SQLAlchemy would have raised it."""
+        told: BaseException = DBAPIError.instance(
+            text,
+            parameters,
+            error,
+            self._driver.loaded_dbapi.Error,
+            hide_parameters=self._connection.engine.hide_parameters,
+            connection_invalidated=self._driver.is_disconnect(error, self._raw, cursor),
+            dialect=self._driver,
+        )
+        return told
+
+
+AnyConnection: TypeAlias = Connection | DirectConnection
+
+
+class Prepared:
+    """A statement compiled once, executed with parameters that are already the driver's own values.
+
+    It skips what SQLAlchemy does for every execution (cache key, parameter and result processing),
+    which on the hot path costs more than the database. So its parameters and columns must need no
+    processing: text and integers. ``instant`` gives the present to a statement that asks for ``NOW``.
+    """
+
+    def __init__(
+        self,
+        statement: ClauseElement,
+        driver: Driver,
+        schemas: Mapping[str | None, str] | None,
+        instant: Callable[[], Any],
+    ) -> None:
+        compiled = statement.compile(
+            dialect=driver, schema_translate_map=schemas, render_schema_translate=bool(schemas)
+        )
+        assert isinstance(compiled, SQLCompiler)
+        self._text = str(compiled)
+        self._positions: Sequence[str] | None = compiled.positiontup if compiled.positional else None
+        self._instant = instant if NOW in compiled.binds else None
+        self._constants = {
+            name: bind.value for name, bind in compiled.binds.items() if bind.value is not None and name != NOW
+        }
+
+    def execute(self, connection: AnyConnection, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Execute with these parameters, and give the rows as the driver gives them."""
+        if self._instant is not None:
+            parameters = {**parameters, NOW: self._instant(), **self._constants}
+        elif self._constants:
+            parameters = {**parameters, **self._constants}
+        given: Any = parameters
+        if self._positions is not None:
+            given = tuple([parameters[name] for name in self._positions])
+        if isinstance(connection, DirectConnection):
+            return connection.execute(self._text, given)
+        return connection.exec_driver_sql(self._text, given).fetchall()
