@@ -1,6 +1,7 @@
 """Durable workflows that live in your SQLAlchemy models."""
 
 from dbos_orm._binds import async_sqlite_engine
+from dbos_orm._calls import Call
 from dbos_orm._context import RunContext, current_run
 from dbos_orm._dialects import sqlite_engine
 from dbos_orm._retry import Retry
@@ -24,6 +25,7 @@ __all__ = [
     "AsyncDBOS",
     "AsyncStagedHandle",
     "AsyncWorkflowHandle",
+    "Call",
     "Config",
     "Retry",
     "RunContext",

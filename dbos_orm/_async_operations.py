@@ -43,6 +43,7 @@ class AsyncOperations(AnyOperations):
         version: str | None = None,
         timeout: Duration | None = None,
         max_recovery_attempts: int | None = None,
+        coerce: bool = False,
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], AsyncWorkflow[P, R]]: ...
     def workflow(self, fn: Any = None, **options: Any) -> Any:
         """Make an ``async def`` durable; takes and raises what ``DBOS.workflow`` does."""
@@ -53,6 +54,7 @@ class AsyncOperations(AnyOperations):
                 "version": None,
                 "timeout": None,
                 "max_recovery_attempts": None,
+                "coerce": False,
                 **options,
             }
             return AsyncWorkflow(self._runtime, self._register_workflow(function, is_async=True, **wanted), {})

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from dbos_orm._callables import is_method, name_of, require_function, signature_of, without_self
+from dbos_orm._coercion import Coercion
 from dbos_orm._context import RunContext, current_frame, current_transaction, frame_for_operation, random_of, uuid_of
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows import operating
@@ -45,6 +46,7 @@ class AnyOperations:
         version: str | None,
         timeout: Duration | None,
         max_recovery_attempts: int | None,
+        coerce: bool,
     ) -> RegisteredWorkflow:
         require_function(function, "workflow", is_async=is_async)
         found = name_of(function, name)
@@ -56,12 +58,14 @@ class AnyOperations:
             require_count("max_recovery_attempts", max_recovery_attempts)
         is_bound = is_method(function)
         signature = signature_of(function)
+        called = without_self(signature) if is_bound else signature
         registered = RegisteredWorkflow(
             name=found,
             function=function,
             version=version or self.config.application_version or version_of(function, found),
             is_async=is_async,
-            signature=without_self(signature) if is_bound else signature,
+            signature=called,
+            coerce=Coercion(found, function, called) if coerce else None,
             is_method=is_bound,
             timeout=None if timeout is None else timedelta(seconds=seconds(timeout)),
             max_recovery_attempts=max_recovery_attempts,

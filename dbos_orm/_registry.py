@@ -39,6 +39,7 @@ class RegisteredWorkflow:
     signature: inspect.Signature | None
     timeout: timedelta | None = None
     max_recovery_attempts: int | None = None
+    coerce: Callable[[tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]] | None = None
     is_method: bool = False
     class_name: str | None = None
     config_name: str | None = None

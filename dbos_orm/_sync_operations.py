@@ -40,6 +40,7 @@ class SyncOperations(AnyOperations):
         version: str | None = None,
         timeout: Duration | None = None,
         max_recovery_attempts: int | None = None,
+        coerce: bool = False,
     ) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
     def workflow(self, fn: Any = None, **options: Any) -> Any:
         """Make a function durable: its steps are recorded, and after any failure it continues behind the last one.
@@ -47,7 +48,8 @@ class SyncOperations(AnyOperations):
         It must call the same steps in the same order when it runs again, so everything that may differ
         (time, randomness, the outside world) belongs in steps or comes from ``dbos``. ``name`` is the
         qualified name by default; ``version`` a hash of the source; ``timeout`` begins when a run
-        begins; ``max_recovery_attempts`` replaces the one of ``Config``.
+        begins; ``max_recovery_attempts`` replaces the one of ``Config``; ``coerce`` has pydantic validate and convert
+        arguments by their annotations, before anything is stored.
 
         Raises:
             ConflictingRegistrationError: the name is taken.
@@ -60,6 +62,7 @@ class SyncOperations(AnyOperations):
                 "version": None,
                 "timeout": None,
                 "max_recovery_attempts": None,
+                "coerce": False,
                 **options,
             }
             return Workflow(self._runtime, self._register_workflow(function, is_async=False, **wanted), {})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, Unpack, cast, overload
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeAlias, TypeVar, Unpack, cast, overload
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session
 
 from dbos_orm._callables import AwaitedWhenCalled, Decorated
+from dbos_orm._calls import Call
 from dbos_orm._context import StepKey
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.calling import Plan, call_workflow, start_workflow
@@ -27,6 +28,7 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 Owner = TypeVar("Owner")
 
+_Target: TypeAlias = tuple[RegisteredWorkflow, tuple[Any, ...], dict[str, Any]]
 _UNBOUND: Final = object()
 
 _ASYNC_SCOPES: Final = (AsyncSession, async_scoped_session, AsyncConnection)
@@ -65,24 +67,36 @@ class AnyWorkflow(Decorated, Generic[P, R]):
             return self
         return self._as_method(_instance=instance)
 
-    def _target(self, args: tuple[Any, ...]) -> tuple[RegisteredWorkflow, tuple[Any, ...]]:
-        """The workflow that a call means, bound to its instance if it is a method, and the arguments without that."""
-        if not self._registered.is_method:
-            return self._registered, args
-        instance = self._instance
-        if instance is _UNBOUND:
-            if not args:
-                raise TypeError(f"{self.name}() is a method: call it on an instance, or pass the instance first")
-            instance, *rest = args
-            args = tuple(rest)
-        return self._runtime.application.registry.bound(self._registered, instance), args
+    def _target(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Target:
+        """What a call means. A method is bound to its instance, which then is no argument."""
+        workflow = self._registered
+        if workflow.is_method:
+            instance = self._instance
+            if instance is _UNBOUND:
+                if not args:
+                    raise TypeError(f"{self.name}() is a method: call it on an instance, or pass the instance first")
+                instance, args = args[0], args[1:]
+            workflow = self._runtime.application.registry.bound(workflow, instance)
+        if workflow.coerce is not None:
+            args, kwargs = workflow.coerce(args, kwargs)
+        return workflow, args, kwargs
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """A call to be started with others, checked now: arguments and options can be recorded, an instance is there.
+
+        Raises:
+            TypeError, ArgumentError, SerializationError: an argument that cannot be given.
+        """
+        workflow, arguments, keywords = self._target(args, kwargs)
+        self._runtime.application.codec.encode_arguments(arguments, keywords, signature=workflow.signature)
+        return Call(workflow, arguments, keywords, self._options)
 
     def _merged(self, options: WorkflowOptions) -> WorkflowOptions:
         return cast("WorkflowOptions", {**self._options, **checked_options(options)})
 
     def _to_start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Plan]:
         binding = self._runtime.bound(f"{self.name}.start()")
-        workflow, args = self._target(args)
+        workflow, args, kwargs = self._target(args, kwargs)
         frame = parent_frame(self._runtime, self.name)
         place = None if frame is None else (frame, frame.scope.draw())
         launch = self._runtime.executing if frame is None else frame.run.launch
@@ -104,7 +118,7 @@ class AnyWorkflow(Decorated, Generic[P, R]):
             given = sync_scope(enclosing.session, operation)
         if given is None:
             return None
-        workflow, args = self._target(args)
+        workflow, args, kwargs = self._target(args, kwargs)
         parent, frame = None, self._runtime.frame()
         if enclosing is not None and frame is not None and frame.step is not None:
             path = frame.step.key.path
@@ -118,7 +132,7 @@ class AnyWorkflow(Decorated, Generic[P, R]):
 
     def _to_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Plan, StepKey | None]:
         binding, launch = self._runtime.launched(f"calling {self.name}")
-        workflow, args = self._target(args)
+        workflow, args, kwargs = self._target(args, kwargs)
         pinned = self._options.get("version", self.version)
         if pinned != self.version:
             advice = "start it: a process that has this version runs it"

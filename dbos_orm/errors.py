@@ -11,6 +11,7 @@
         ├── ConflictingRegistrationError     one name, two functions
         ├── NotRegisteredError               a stored name that this process has no function for
         │   └── InstanceNotRegisteredError   a workflow method of an object that has no name here
+        ├── ArgumentError                    an argument that its annotation does not allow
         ├── ConflictingWorkflowError         one workflow ID, two different starts
         ├── WorkflowExistsError              a known workflow ID, and on_existing="raise"
         ├── WorkflowNotFoundError            no workflow has this ID
@@ -143,6 +144,14 @@ class InstanceNotRegisteredError(NotRegisteredError):
             f"workflow {name!r} needs a registered instance of {class_name}, so that another process can continue it; "
             f"registered: {self.registered}; write dbos.register({class_name}(...), name=...)",
         )
+
+
+class ArgumentError(DBOSError):
+    """An argument of a workflow with ``coerce=True`` is not what its annotation says, and cannot be made so."""
+
+    def __init__(self, name: str, argument: str, problem: str, given: str) -> None:
+        self.name, self.argument, self.problem, self.given = name, argument, problem, given
+        super().__init__(f"workflow {name!r}, argument {argument}: {problem}, got {given}; nothing was started")
 
 
 class ConflictingWorkflowError(DBOSError):

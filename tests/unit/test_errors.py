@@ -31,6 +31,12 @@ FACTS: dict[str, dict[str, Any]] = {
     },
     "ForkedProcessError": {"operation": "start", "launched_pid": 1, "pid": 2},
     "ConflictingRegistrationError": {"name": "checkout", "existing": "shop:checkout", "new": "till:checkout"},
+    "ArgumentError": {
+        "name": "checkout",
+        "argument": "order_id",
+        "problem": "Input should be a valid integer",
+        "given": "'x'",
+    },
     "InstanceNotRegisteredError": {"name": "Shop.order", "class_name": "Shop", "registered": ["eu"]},
     "NotRegisteredError": {"name": "checkout", "registered": ["a", "b"]},
     "ConflictingWorkflowError": {"workflow_id": "order-1", "field": "name", "recorded": "a", "given": "b"},
