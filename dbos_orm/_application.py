@@ -11,12 +11,14 @@ from dbos_orm import _launching
 from dbos_orm._binds import ResolvedBind
 from dbos_orm._clock import Clock
 from dbos_orm._drivers.binding import Application, Binding, bind
+from dbos_orm._drivers.inline import bind_inline
 from dbos_orm._identifiers import IdentifierSource
 from dbos_orm._operations import AnyOperations
 from dbos_orm._registry import Registry
 from dbos_orm._runtime import Runtime
+from dbos_orm._services.inline import InlineWork
 from dbos_orm.config import Config, Duration, seconds
-from dbos_orm.errors import ConfigurationError
+from dbos_orm.errors import ConfigurationError, NotLaunchedError
 from dbos_orm.handles import StepInfo, WorkflowInfo
 from dbos_orm.serialization import Codec, JSONSerializer, PickleSerializer, TypeRegistry
 
@@ -73,6 +75,27 @@ class AnyDBOS(AnyOperations):
         may_migrate = self._resolved.is_default if migrate is None else migrate
         self._launched = _launching.launch(self._runtime, modules=self._modules, migrate=may_migrate)
 
+    def _launch_inline(self, *, migrate: bool | None) -> None:
+        self._launched = _launching.launch_inline(self._runtime, modules=self._modules, migrate=bool(migrate))
+
+    def _require_inline(self, *, inline: bool) -> None:
+        """Inline is what a connection is for, and only that."""
+        resolved = self._resolved
+        if resolved is not None and inline != (resolved.connection is not None):
+            expected = "a Connection" if inline else "an Engine, or inline=True with a Connection"
+            raise ConfigurationError(
+                "bind",
+                resolved.connection or resolved.engine.url.render_as_string(),
+                f"{expected} to launch on",
+                "launch(connection, inline=True) runs everything on that connection; any other launch needs an engine",
+            )
+
+    def _inline_work(self) -> InlineWork:
+        launched = self._launched
+        if launched is None or launched.inline is None:
+            raise NotLaunchedError("drain()", f"{self.name} inline")
+        return launched.inline
+
     def _refuse_second_launch(self) -> None:
         if self.is_launched:
             raise ConfigurationError("launch", self.name, "an application that is not launched", "shut down first")
@@ -113,6 +136,8 @@ class AnyDBOS(AnyOperations):
 
 
 def _binding_of(application: Application, resolved: ResolvedBind) -> Binding:
+    if resolved.connection is not None:
+        return bind_inline(application, resolved.connection)
     return bind(application, resolved.engine, resolved.factory, resolved.registry)
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import create_engine
-from sqlalchemy.engine import URL, Engine
+from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
     AsyncEngine,
     async_scoped_session,
     async_sessionmaker,
@@ -20,8 +21,8 @@ from dbos_orm._dialects import prepare_sqlite_connections, require_sqlite_file, 
 from dbos_orm._dialects._urls import DEFAULT_URL, URL_VARIABLE, default_url, normalized_url
 from dbos_orm.errors import ConfigurationError
 
-SyncBind: TypeAlias = Engine | sessionmaker[Any] | scoped_session[Any] | URL | str
-AsyncBind: TypeAlias = AsyncEngine | async_sessionmaker[Any] | async_scoped_session[Any] | URL | str
+SyncBind: TypeAlias = Engine | Connection | sessionmaker[Any] | scoped_session[Any] | URL | str
+AsyncBind: TypeAlias = AsyncEngine | AsyncConnection | async_sessionmaker[Any] | async_scoped_session[Any] | URL | str
 
 
 class ResolvedBind(NamedTuple):
@@ -34,6 +35,7 @@ class ResolvedBind(NamedTuple):
     is_ours: bool = False
     is_default: bool = False
     registry: scoped_session[Any] | async_scoped_session[Any] | None = None
+    connection: Connection | AsyncConnection | None = None
 
 
 def resolve_sync(bind: SyncBind | None) -> ResolvedBind:
@@ -46,6 +48,8 @@ def resolve_sync(bind: SyncBind | None) -> ResolvedBind:
         url = _default() if bind is None else normalized_url(bind)
         engine = sqlite_engine(url) if url.get_backend_name() == "sqlite" else create_engine(url)
         return ResolvedBind(engine, sessionmaker(engine), True, bind is None and _is_default(url))
+    if isinstance(bind, Connection):
+        return _checked(bind.engine, sessionmaker(bind))._replace(connection=bind)
     if isinstance(bind, Engine):
         return _checked(bind, sessionmaker(bind))
     if isinstance(bind, (sessionmaker, scoped_session)):
@@ -57,7 +61,7 @@ def resolve_sync(bind: SyncBind | None) -> ResolvedBind:
     raise ConfigurationError(
         "bind",
         bind,
-        "an Engine, a sessionmaker, a scoped_session or a URL",
+        "an Engine, a sessionmaker, a scoped_session, a Connection or a URL",
         "use AsyncDBOS for an AsyncEngine",
     )
 
@@ -72,6 +76,8 @@ def resolve_async(bind: AsyncBind | None) -> ResolvedBind:
         if url.get_backend_name() == "sqlite":
             prepare_sqlite_connections(engine.sync_engine)
         return ResolvedBind(engine.sync_engine, async_sessionmaker(engine), True, bind is None and _is_default(url))
+    if isinstance(bind, AsyncConnection):
+        return _checked(_begun(bind).engine, async_sessionmaker(bind))._replace(connection=bind)
     if isinstance(bind, AsyncEngine):
         return _checked(bind.sync_engine, async_sessionmaker(bind))
     if isinstance(bind, (async_sessionmaker, async_scoped_session)):
@@ -84,7 +90,7 @@ def resolve_async(bind: AsyncBind | None) -> ResolvedBind:
     raise ConfigurationError(
         "bind",
         bind,
-        "an AsyncEngine, an async_sessionmaker, an async_scoped_session or a URL",
+        "an AsyncEngine, an async_sessionmaker, an async_scoped_session, an AsyncConnection or a URL",
         "use DBOS for an Engine",
     )
 
@@ -120,6 +126,12 @@ def _with_async_driver(url: str | URL) -> URL:
         return parsed
     drivers = {"postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
     return normalized_url(parsed.set(drivername=drivers[parsed.get_backend_name()]))
+
+
+def _begun(connection: AsyncConnection) -> Connection:
+    if connection.sync_connection is None:
+        raise ConfigurationError("bind", connection, "a connection that is connected", "await it, or use async with")
+    return connection.sync_connection
 
 
 def _checked(engine: Engine, factory: Callable[..., Any]) -> ResolvedBind:

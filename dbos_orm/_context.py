@@ -90,13 +90,14 @@ class Launch:
     ``owner`` is the application, which may be launched again: a run that a former launch left behind is
     still its run, and ended. ``lease_ends`` is on the steady clock, counted from when the last good
     renewal was sent. A process that was declared dead and lives goes on under another ``executor_id``,
-    without the runs it had.
+    without the runs it had. ``is_inline``: nothing runs in the background, but where it is waited for.
     """
 
-    __slots__ = ("executor_id", "is_forked", "is_over", "lease_ends", "owner", "pid")
+    __slots__ = ("executor_id", "is_forked", "is_inline", "is_over", "lease_ends", "owner", "pid")
 
-    def __init__(self, executor_id: str, *, lease_ends: float, owner: object = None) -> None:
+    def __init__(self, executor_id: str, *, lease_ends: float, owner: object = None, is_inline: bool = False) -> None:
         self.owner = owner
+        self.is_inline = is_inline
         self.executor_id = executor_id
         self.lease_ends = lease_ends
         self.is_over = False

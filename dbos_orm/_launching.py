@@ -17,7 +17,10 @@ from dbos_orm._clock import steady_seconds
 from dbos_orm._context import Launch, logger
 from dbos_orm._dialects import Fault
 from dbos_orm._drivers.binding import Binding
+from dbos_orm._drivers.inline import InlineAsyncDriver, InlineBinding, InlineSyncDriver
+from dbos_orm._identifiers import executor_id
 from dbos_orm._runtime import Runtime
+from dbos_orm._services.inline import InlineWork
 from dbos_orm._services.leases import LeaseObserver, LeaseService, new_executor_id
 from dbos_orm._services.recovery import Recovery
 from dbos_orm._services.service import Service
@@ -37,6 +40,7 @@ class Launched:
 
     launch: Launch
     services: Sequence[Service]
+    inline: InlineWork | None = None
 
 
 def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool) -> Launched:
@@ -69,11 +73,47 @@ def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool) -> Launch
     return Launched(started, (tick, leases))
 
 
+def launch_inline(runtime: Runtime, *, modules: Iterable[str], migrate: bool) -> Launched:
+    """Begin to execute workflows on the caller's connection and stack; raises as ``launch``."""
+    binding = runtime.bound("launch()")
+    assert isinstance(binding, InlineBinding)
+    for module in modules:
+        importlib.import_module(module)
+    _require_savepoints(binding)
+    _require_schema(binding, migrate=migrate)
+    started = Launch(executor_id(), lease_ends=math.inf, owner=runtime, is_inline=True)
+    work = InlineWork(binding, started)
+    if isinstance(binding.driver, InlineSyncDriver):
+        binding.driver.work = work.drain
+    if isinstance(binding.async_driver, InlineAsyncDriver):
+        binding.async_driver.work = work.drain_async
+    runtime.launch = started
+    return Launched(started, (), work)
+
+
+def _require_savepoints(binding: InlineBinding) -> None:
+    """Refuse a connection on which nothing could be rolled back.
+
+    Raises:
+        ConfigurationError: it is in autocommit.
+    """
+    connection = binding.gateway.connection
+    if not connection.in_transaction():
+        connection.begin()
+    if binding.dialect.is_autocommit(connection):
+        raise ConfigurationError(
+            "bind", str(connection.engine.url), "a connection with transactions", "leave AUTOCOMMIT out"
+        )
+
+
 def shutdown(runtime: Runtime, launched: Launched, timeout: float) -> None:
     """Stop taking work, wait for what runs, hand over the rest, and leave the executors.
 
     Results of what still runs then are dropped: somebody else produces them.
     """
+    if launched.inline is not None:
+        launched.launch.is_over = True
+        return
     binding = runtime.bound("shutdown()")
     tick, leases = launched.services
     runtime.look_for_work = None

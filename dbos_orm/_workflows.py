@@ -102,6 +102,8 @@ class AnyWorkflow(Decorated, Generic[P, R]):
         launch = self._runtime.executing if frame is None else frame.run.launch
         if self._options.get("version", self.version) != self.version:
             launch = None  # another process has the version that was asked for
+        if launch is not None and launch.is_inline:
+            launch = None  # stored, to be run by whoever waits for it
         return binding, plan(binding.application, workflow, args, kwargs, self._options, launch=launch, place=place)
 
     def _to_stage(

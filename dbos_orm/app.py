@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from types import TracebackType
 from typing import Self
 
@@ -10,7 +11,7 @@ from dbos_orm import _launching
 from dbos_orm._application import AnyDBOS
 from dbos_orm._binds import SyncBind, resolve_sync
 from dbos_orm._sync_operations import SyncOperations
-from dbos_orm.config import Config, Duration
+from dbos_orm.config import Config, Duration, seconds
 
 __all__ = ["DBOS"]
 
@@ -50,11 +51,12 @@ class DBOS(SyncOperations, AnyDBOS):
         self._runtime.bind_given = lambda: self.bind(bind)
         return self
 
-    def launch(self, bind: SyncBind | None = None, *, migrate: bool | None = None) -> Self:
+    def launch(self, bind: SyncBind | None = None, *, migrate: bool | None = None, inline: bool = False) -> Self:
         """Execute workflows in this process, beginning with those that dead processes left.
 
         ``migrate``: bring the tables to this version's schema first; by default only the SQLite file that is
-        used when nothing is given is migrated, and elsewhere ``dbos-orm migrate`` is yours to run.
+        used when nothing is given is migrated, and elsewhere ``dbos-orm migrate`` is yours to run. ``inline``: on a
+        Connection, for tests that roll back: no thread, nothing is committed, and what is started runs in ``drain``.
 
         Raises:
             ConfigurationError: it is launched already, or the engine's settings would break the guarantees.
@@ -68,6 +70,10 @@ class DBOS(SyncOperations, AnyDBOS):
             self._bind(resolve_sync(self._given))
         binding = self._runtime.bound("launch()")
         try:
+            self._require_inline(inline=inline)
+            if inline:
+                self._launch_inline(migrate=migrate)
+                return self
             _launching.reach(binding)
             _launching.probe(binding)
             self._launch(migrate=migrate)
@@ -75,6 +81,16 @@ class DBOS(SyncOperations, AnyDBOS):
             self._unbind()
             raise
         return self
+
+    def drain(self, timeout: Duration | None = None) -> int:
+        """Of an inline launch: run here what is ready, and what that makes ready; give how many workflows ran.
+
+        ``timeout``: begin no further one after it. Waiting for a result drains by itself.
+
+        Raises:
+            NotLaunchedError: the application is not launched inline.
+        """
+        return self._inline_work().drain(inf if timeout is None else seconds(timeout, field="timeout"))
 
     def shutdown(self, timeout: Duration = 30) -> None:
         """Stop: wait up to ``timeout`` for running workflows, then hand the rest to other processes.

@@ -6,6 +6,8 @@ import asyncio
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from functools import partial
+from math import inf
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,7 +17,7 @@ from dbos_orm import _launching
 from dbos_orm._application import AnyDBOS
 from dbos_orm._async_operations import AsyncOperations
 from dbos_orm._binds import AsyncBind, ResolvedBind, resolve_async
-from dbos_orm.config import Config, Duration
+from dbos_orm.config import Config, Duration, seconds
 from dbos_orm.handles import async_driver_of
 
 __all__ = ["AsyncDBOS"]
@@ -52,13 +54,17 @@ class AsyncDBOS(AsyncOperations, AnyDBOS):
         self._runtime.bind_given = lambda: self.bind(bind)
         return self
 
-    def launch(self, bind: AsyncBind | None = None, *, migrate: bool | None = None) -> _Launching:
+    def launch(self, bind: AsyncBind | None = None, *, migrate: bool | None = None, inline: bool = False) -> _Launching:
         """Execute workflows on the running event loop; ``await`` it, or enter it with ``async with``.
 
         Takes and raises what ``DBOS.launch`` does.
         """
         self._refuse_second_launch()
-        return _Launching(self, bind, migrate)
+        return _Launching(self, bind, migrate, inline)
+
+    async def drain(self, timeout: Duration | None = None) -> int:
+        """Of an inline launch: run here what is ready; takes and raises what ``DBOS.drain`` does."""
+        return await self._inline_work().drain_async(inf if timeout is None else seconds(timeout, field="timeout"))
 
     async def shutdown(self, timeout: Duration = 30) -> None:
         """Stop: wait up to ``timeout`` for running workflows, then hand the rest to other processes."""
@@ -77,7 +83,7 @@ class AsyncDBOS(AsyncOperations, AnyDBOS):
         # Who is cancelled does not want to wait for workflows: others, or the next launch, continue them.
         await asyncio.shield(self.shutdown(0 if kind is not None and not issubclass(kind, Exception) else 30))
 
-    async def launch_here(self, bind: AsyncBind | None, migrate: bool | None) -> None:
+    async def launch_here(self, bind: AsyncBind | None, migrate: bool | None, inline: bool) -> None:
         """What ``launch`` does when it is awaited."""
         loop = asyncio.get_running_loop()
         if bind is not None:
@@ -88,6 +94,10 @@ class AsyncDBOS(AsyncOperations, AnyDBOS):
         async_driver_of(binding).loop = loop
         resolved = self._resolved
         try:
+            self._require_inline(inline=inline)
+            if inline:
+                await greenlet_spawn(partial(self._launch_inline, migrate=migrate))
+                return
             await _in_own_thread(lambda: _launching.reach(binding))
             await greenlet_spawn(_launching.probe, binding)
             await _in_own_thread(lambda: self._launch(migrate=migrate))
@@ -135,10 +145,11 @@ async def _close_ours(resolved: ResolvedBind | None) -> None:
 class _Launching:
     """A launch, to be awaited or entered."""
 
-    def __init__(self, application: AsyncDBOS, bind: AsyncBind | None, migrate: bool | None) -> None:
+    def __init__(self, application: AsyncDBOS, bind: AsyncBind | None, migrate: bool | None, inline: bool) -> None:
         self._application = application
         self._bind = bind
         self._migrate = migrate
+        self._inline = inline
 
     def __await__(self) -> Generator[Any, None, AsyncDBOS]:
         return self._start().__await__()
@@ -152,5 +163,5 @@ class _Launching:
         await self._application.__aexit__(kind, error, trace)
 
     async def _start(self) -> AsyncDBOS:
-        await self._application.launch_here(self._bind, self._migrate)
+        await self._application.launch_here(self._bind, self._migrate, self._inline)
         return self._application

@@ -112,6 +112,9 @@ class Dialect(abc.ABC):
         """
         return statement.with_for_update(read=True, key_share=True, of=table, skip_locked=skip_locked)
 
+    is_guest = False
+    """Whether the transactions are the user's: then nothing is set that would outlive the library's statements."""
+
     @abc.abstractmethod
     def lock_bound(self) -> ColumnElement[bool]:
         """A condition that is true, and does for the rest of its transaction what ``bound_locks`` does."""

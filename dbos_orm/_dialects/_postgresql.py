@@ -113,7 +113,8 @@ class PostgreSQLDialect(Dialect):
         return literal_column(f"set_config('lock_timeout', '{self._lock_milliseconds}ms', true) IS NOT NULL", Boolean)
 
     def bound_locks(self, connection: Connection) -> None:
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {self._lock_milliseconds}")
+        if not self.is_guest:
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {self._lock_milliseconds}")
 
     def is_autocommit(self, connection: Connection) -> bool:
         return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))

@@ -17,9 +17,9 @@ from dbos_orm._context import OpenTransaction, Run, Scope, current_frame, curren
 from dbos_orm._drivers import committer as commits
 from dbos_orm._drivers import sessions
 from dbos_orm._drivers.active_runs import ActiveRuns
-from dbos_orm._drivers.committer import Committer
+from dbos_orm._drivers.committer import EntryWriter
 from dbos_orm._drivers.report import report
-from dbos_orm._drivers.service_loop import AsyncGateway
+from dbos_orm._drivers.service_loop import CoroutineGateway
 from dbos_orm._drivers.sessions import SessionSource
 from dbos_orm._drivers.time_limits import await_within, call_within_async, outcome_of
 from dbos_orm._flows import effects
@@ -38,8 +38,8 @@ class AsyncDriver:
     def __init__(
         self,
         environment: Environment,
-        gateway: AsyncGateway,
-        committer: Committer,
+        gateway: CoroutineGateway,
+        committer: EntryWriter,
         runs: ActiveRuns,
         source: SessionSource,
     ) -> None:
@@ -233,7 +233,7 @@ class AsyncDriver:
         try:
             session = self._source.make()
             assert session is not None
-            await session.run_sync(sessions.begin, effect.isolation_level)
+            await session.run_sync(sessions.begin, self._source.dialect, effect.isolation_level)
         except BaseException as error:
             await asyncio.shield(self._close(session))
             if not isinstance(error, Exception):

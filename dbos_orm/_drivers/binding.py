@@ -15,7 +15,7 @@ from dbos_orm._context import Run
 from dbos_orm._dialects import Dialect, dialect_of, own_engine
 from dbos_orm._drivers.active_runs import ActiveRuns
 from dbos_orm._drivers.async_driver import AsyncDriver
-from dbos_orm._drivers.committer import Committer
+from dbos_orm._drivers.committer import Committer, EntryWriter
 from dbos_orm._drivers.databases import Databases
 from dbos_orm._drivers.gateway import Gateway
 from dbos_orm._drivers.service_loop import AsyncGateway, ServiceLoop
@@ -54,7 +54,7 @@ class Binding:
     engine: Engine
     gateway: Gateway
     heartbeat_gateway: Gateway
-    committer: Committer
+    committer: EntryWriter
     runs: ActiveRuns
     threads: WorkerThreads
     source: SessionSource
@@ -101,6 +101,20 @@ class Binding:
         self.heartbeat_gateway.forget()
 
 
+def environment_of(application: Application, dialect: Dialect, runs: ActiveRuns) -> Environment:
+    """What flows know of an application on a database."""
+    return Environment(
+        application.name,
+        application.config,
+        application.clock,
+        application.codec,
+        application.registry,
+        dialect,
+        application.identifiers,
+        runs.drop,
+    )
+
+
 def bind(
     application: Application,
     engine: Engine,
@@ -131,19 +145,10 @@ def bind(
     # One line for everybody in this process who is about to write.
     heartbeat_gateway.writer = gateway.writer
     runs = ActiveRuns()
-    environment = Environment(
-        application.name,
-        config,
-        application.clock,
-        application.codec,
-        application.registry,
-        dialect,
-        application.identifiers,
-        runs.drop,
-    )
+    environment = environment_of(application, dialect, runs)
     committer = Committer(gateway, config, runs.drop)
     threads = WorkerThreads(config.worker_threads, f"dbos-{application.name}")
-    source = SessionSource(factory, dialect, gateway.writer, registry)
+    source = SessionSource(factory, dialect, gateway.writer if dialect.single_writer else None, registry)
     binding = Binding(
         application,
         environment,

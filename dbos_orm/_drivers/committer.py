@@ -12,7 +12,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy.engine import Connection
 
@@ -70,6 +70,19 @@ class Ticket:
         if self.error is not None:
             raise self.error
         return self.result
+
+
+class EntryWriter(Protocol):
+    """Writes entries, and gives what became of each."""
+
+    def write(self, entry: Entry, run: Run | None, starts: Run | None = None) -> WriteResult:
+        """Write an entry and wait until it is stored. ``starts``: the run that it begins."""
+
+    async def write_async(self, entry: Entry, run: Run | None, starts: Run | None = None) -> WriteResult:
+        """``write`` for a coroutine."""
+
+    def close(self) -> None:
+        """Give back what writing needs."""
 
 
 class Committer:

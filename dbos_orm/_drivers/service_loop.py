@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import threading
@@ -103,7 +104,23 @@ async def _spawned(call: Callable[[], T]) -> T:
     return result
 
 
-class AsyncGateway(Gateway):
+class CoroutineGateway(Gateway):
+    """A gateway that coroutines may use, too."""
+
+    @abc.abstractmethod
+    async def read_async(self, verb: Callable[[Connection], T], run: Run | None = None) -> T:
+        """``read`` for a coroutine of another loop."""
+
+    @abc.abstractmethod
+    async def change_async(self, verb: Callable[[Connection], T], run: Run | None = None) -> T:
+        """``change`` for a coroutine of another loop; it goes on if its caller is cancelled meanwhile."""
+
+    @abc.abstractmethod
+    async def attempt_async(self, call: Callable[[], T], run: Run | None) -> T:
+        """``attempt`` for a coroutine of another loop."""
+
+
+class AsyncGateway(CoroutineGateway):
     """A gateway whose connections belong to a service loop; threads and coroutines of any other loop may use it."""
 
     has_service_loop = True
@@ -128,15 +145,12 @@ class AsyncGateway(Gateway):
             await_only(asyncio.wrap_future(turn))
 
     async def read_async(self, verb: Callable[[Connection], T], run: Run | None = None) -> T:
-        """``read`` for a coroutine of another loop."""
         return await asyncio.wrap_future(self._loop.submit(lambda: self.read(verb, run)))
 
     async def change_async(self, verb: Callable[[Connection], T], run: Run | None = None) -> T:
-        """``change`` for a coroutine of another loop; it goes on if its caller is cancelled meanwhile."""
         return await asyncio.shield(asyncio.wrap_future(self._loop.submit(lambda: self.change(verb, run))))
 
     async def attempt_async(self, call: Callable[[], T], run: Run | None) -> T:
-        """``attempt`` for a coroutine of another loop."""
         return await asyncio.wrap_future(self._loop.submit(lambda: self.attempt(call, run)))
 
     async def blocking_async(self, call: Callable[[], T]) -> T:

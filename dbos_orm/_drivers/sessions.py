@@ -33,13 +33,13 @@ class SessionSource:
         self,
         factory: Callable[..., Any],
         dialect: Dialect,
-        writer: WriterTurn,
+        writer: WriterTurn | None,
         registry: scoped_session[Any] | async_scoped_session[Any] | None,
     ) -> None:
         self._factory = factory
         self._registry = registry
         self.dialect = dialect
-        self._writer = writer if dialect.single_writer else None
+        self._writer = writer
 
     def request_turn(self) -> Future[None] | None:
         """A turn at writing, to be waited for; None if there is no need of one."""
@@ -76,10 +76,12 @@ class SessionSource:
                 registry.set(before)
 
 
-def begin(session: Session, isolation_level: str | None) -> None:
+def begin(session: Session, dialect: Dialect, isolation_level: str | None) -> None:
     """Begin the transaction of a step on its session."""
     event.listen(session, "before_commit", _refuse_commit)
     session.begin()
+    if dialect.is_guest:
+        isolation_level = None
     # Connected before the function is called, so that no error of connecting looks like one of the function's.
     session.connection(execution_options=None if isolation_level is None else {"isolation_level": isolation_level})
 

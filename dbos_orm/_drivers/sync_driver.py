@@ -13,7 +13,7 @@ from dbos_orm._context import OpenTransaction, Run, Scope, current_frame, curren
 from dbos_orm._drivers import committer as commits
 from dbos_orm._drivers import sessions
 from dbos_orm._drivers.active_runs import ActiveRuns
-from dbos_orm._drivers.committer import Committer
+from dbos_orm._drivers.committer import EntryWriter
 from dbos_orm._drivers.gateway import Gateway
 from dbos_orm._drivers.report import report
 from dbos_orm._drivers.sessions import SessionSource
@@ -36,7 +36,7 @@ class SyncDriver:
         self,
         environment: Environment,
         gateway: Gateway,
-        committer: Committer,
+        committer: EntryWriter,
         runs: ActiveRuns,
         threads: WorkerThreads,
         source: SessionSource,
@@ -184,7 +184,7 @@ class SyncDriver:
         session = None
         try:
             session = self._source.make()
-            sessions.begin(session, effect.isolation_level)
+            sessions.begin(session, self._source.dialect, effect.isolation_level)
         except BaseException as error:
             self._close(session)
             if not isinstance(error, Exception):

@@ -28,7 +28,7 @@ _FRUITLESS_SECONDS: Final = 5.0
 class Recovery:
     """Takes over the runs of dead processes, and claims what waits without a queue, as far as there are free slots."""
 
-    def __init__(self, binding: Binding, launch: Launch, observer: LeaseObserver) -> None:
+    def __init__(self, binding: Binding, launch: Launch, observer: LeaseObserver | None = None) -> None:
         self._binding = binding
         self._launch = launch
         self._observer = observer
@@ -44,12 +44,14 @@ class Recovery:
         if found_dead or (overview.is_abandoned and steady_seconds() >= self._look_again):
             taken += self._take_over()
         if overview.is_waiting or found_dead:
-            taken += self._claim()
+            taken += self.claim()
         return taken > 0 and self._binding.free > 0
 
     def expire_dead(self, overview: Overview) -> bool:
         """Declare dead the executors that are; True if any was."""
         found = False
+        if self._observer is None:
+            return False
         for executor in self._observer.dead(overview.others):
             verb = partial(
                 executors.expire,
@@ -75,7 +77,8 @@ class Recovery:
         self._look_again = 0.0 if claimed else steady_seconds() + _FRUITLESS_SECONDS
         return len(claimed)
 
-    def _claim(self) -> int:
+    def claim(self) -> int:
+        """Take workflows that wait without a queue, as many as there are free slots; give how many."""
         claimant = self._claimant()
         verb = partial(
             ownership.claim_enqueued,

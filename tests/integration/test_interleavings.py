@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from dbos_orm import DBOS, Retry, WorkflowState
 from dbos_orm._dialects import Dialect, DirectConnection
+from dbos_orm._drivers.committer import Committer
 from dbos_orm._flows.effects import Commit, Effect, Write
 from dbos_orm._store import checkpoints
 from dbos_orm._store.entries import Entry, StepEntry
@@ -64,6 +65,7 @@ def held_before(dbos: DBOS, is_it: Callable[[Effect[Any]], bool], place: Place) 
 def in_one_batch(dbos: DBOS, size: int) -> Iterator[None]:
     """Have ``size`` writes, begun by other threads within this block, flushed together."""
     committer = dbos._runtime.bound("this test").committer
+    assert isinstance(committer, Committer)
     eventually(lambda: len(committer._free) == len(committer._lanes))
     with committer._lock:
         lanes = list(committer._free)

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from dbos_orm import DBOS, AsyncDBOS, Config, Retry
+from dbos_orm._drivers.service_loop import AsyncGateway
 from tests.databases import POSTGRESQL, TestDatabase
 from tests.integration.shop import (
     Interruption,
@@ -235,5 +236,5 @@ async def test_coroutines_cost_the_same(database: TestDatabase) -> None:
 async def eventually_listened(dbos: AsyncDBOS) -> None:
     """Have the committer make its connection anew, so that it is listened to."""
     binding = dbos._runtime.bound("test")
-    assert binding.async_driver is not None
-    await binding.async_driver._gateway.blocking_async(binding.committer.close)
+    assert isinstance(binding.gateway, AsyncGateway)
+    await binding.gateway.blocking_async(binding.committer.close)

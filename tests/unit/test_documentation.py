@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,14 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
     # `sqlite:///shop.db` of a page is a new file in an empty folder.
     monkeypatch.chdir(tmp_path)
     run_page(page)
+
+
+def test_the_tests_that_a_page_shows_pass(tmp_path: Path) -> None:
+    page = tmp_path / "test_page.py"
+    page.write_text("\n\n".join(block.text for block in code_blocks(ROOT / "docs" / "testing.md")))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:postgresql", page.name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "3 passed" in done.stdout, done.stdout
 
 
 PAGE = """# A page

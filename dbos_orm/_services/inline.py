@@ -1,0 +1,50 @@
+"""The work of an inline launch: done when somebody asks for it, on their stack."""
+
+from __future__ import annotations
+
+from math import inf
+
+from dbos_orm._clock import steady_seconds
+from dbos_orm._context import Launch
+from dbos_orm._drivers.inline import InlineBinding
+from dbos_orm._drivers.report import report
+from dbos_orm._drivers.service_loop import CoroutineGateway
+from dbos_orm._flows.effects import Execute
+from dbos_orm._services.recovery import Recovery
+
+
+class InlineWork:
+    """Claims what is ready and runs it, one workflow after another, until nothing is."""
+
+    def __init__(self, binding: InlineBinding, launch: Launch) -> None:
+        self._binding = binding
+        self._claims = Recovery(binding, launch)
+        self._ran = 0
+
+    def drain(self, seconds: float = inf) -> int:
+        """Run what is ready, and what that makes ready; begin nothing after ``seconds``. Gives how many ran."""
+        ends, before = steady_seconds() + seconds, self._ran
+        while steady_seconds() < ends and self._has_claimed():
+            run, body = self._binding.ready.popleft()
+            self._ran += 1
+            report(run, self._binding.driver.perform(Execute(run, body)))
+        return self._ran - before
+
+    async def drain_async(self, seconds: float = inf) -> int:
+        """``drain`` for a coroutine."""
+        driver, gateway = self._binding.async_driver, self._binding.gateway
+        assert driver is not None
+        assert isinstance(gateway, CoroutineGateway)
+        ends, before = steady_seconds() + seconds, self._ran
+        while steady_seconds() < ends and await gateway.attempt_async(self._has_claimed, None):
+            run, body = self._binding.ready.popleft()
+            self._ran += 1
+            report(run, await driver.perform(Execute(run, body)))
+        return self._ran - before
+
+    def _has_claimed(self) -> bool:
+        # A claim that can not be run here is none; there may be more behind it.
+        while not self._binding.ready:
+            if not self._claims.claim():
+                return False
+        return True
