@@ -26,7 +26,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.types import TypeEngine
 
 from dbos_orm._clock import Clock
-from dbos_orm._dialects._prepared import NOW, Prepared
+from dbos_orm._dialects._prepared import NOW, DirectConnection, Prepared
 from dbos_orm.config import Config
 from dbos_orm.models import Instant
 
@@ -164,6 +164,10 @@ class Dialect(abc.ABC):
         """``fault`` for what only this database knows."""
 
     # -- connections -----------------------------------------------------------------------------
+
+    def direct_connection(self, engine: Engine) -> DirectConnection:
+        """A connection of our own pool that executes through its driver's cursor."""
+        return DirectConnection(engine)
 
     @abc.abstractmethod
     def prepare_own_engine(self, engine: Engine) -> None:

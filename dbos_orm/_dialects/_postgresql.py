@@ -33,6 +33,7 @@ from sqlalchemy.types import TypeEngine
 
 from dbos_orm._clock import Clock
 from dbos_orm._dialects._base import Dialect, Fault
+from dbos_orm._dialects._prepared import DirectConnection, PoolerNotice, PreparingConnection
 from dbos_orm.config import Config, seconds
 from dbos_orm.models import WorkflowStatus
 
@@ -73,6 +74,7 @@ class PostgreSQLDialect(Dialect):
 
     def __init__(self, engine: Engine, clock: Clock, config: Config) -> None:
         super().__init__(engine, clock, config)
+        self._pooler_notice = PoolerNotice()
         self._lock_milliseconds = max(1, round(seconds(config.lock_timeout) * 1000))
 
     def insert(self, table: Table) -> Insert:
@@ -135,6 +137,11 @@ class PostgreSQLDialect(Dialect):
         if state is None and isinstance(error, DBAPIError) and "connection" in str(cause).lower():
             return Fault.DISCONNECTED
         return Fault.REJECTED
+
+    def direct_connection(self, engine: Engine) -> DirectConnection:
+        if engine.dialect.driver != "psycopg2":
+            return DirectConnection(engine)
+        return PreparingConnection(engine, self._pooler_notice)
 
     def prepare_own_engine(self, engine: Engine) -> None:
         return None

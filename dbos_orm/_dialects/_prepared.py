@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -16,6 +18,13 @@ NOW: Final = "now"
 """The name of the parameter that carries the current instant, where the database has no clock."""
 
 Parameters: TypeAlias = "Mapping[str, Any] | Sequence[Any]"
+
+_USES_BEFORE_PREPARING: Final = 3
+_PARAMETER: Final = re.compile(r"%\((\w+)\)s")
+_LOST_STATEMENT: Final = {
+    "26000",  # invalid_sql_statement_name: this server process has not prepared it
+    "42P05",  # duplicate_prepared_statement
+}
 
 _logger = logging.getLogger("dbos_orm.sql")
 
@@ -35,12 +44,19 @@ class DirectConnection:
         self._driver = engine.dialect
         self._raw: Any = self._connection.connection.dbapi_connection
 
-    def execute(self, text: str, parameters: Parameters = ()) -> list[Sequence[Any]]:
+    def run(self, statement: Prepared, parameters: Parameters) -> list[Sequence[Any]]:
+        """Execute a statement that is likely to come again."""
+        return self.execute(statement.text, parameters)
+
+    def execute(self, text: str, parameters: Parameters | None = None) -> list[Sequence[Any]]:
         """Execute one statement, and give the rows that it returns."""
-        _logger.debug(text)
+        _logger.debug("%s", text)
         cursor = self._raw.cursor()
         try:
-            cursor.execute(text, parameters)
+            if parameters is None:
+                cursor.execute(text)
+            else:
+                cursor.execute(text, parameters)
             return [] if cursor.description is None else list(cursor.fetchall())
         except self._driver.loaded_dbapi.Error as error:
             raise self._told(text, parameters, cursor, error) from error
@@ -70,6 +86,57 @@ class DirectConnection:
         return told
 
 
+class PoolerNotice:
+    """What all connections of an engine know about prepared statements: whether a pooler has lost one."""
+
+    def __init__(self) -> None:
+        self.is_given = False
+
+
+class PreparingConnection(DirectConnection):
+    """A ``DirectConnection`` of a driver that sends all statements as text, for the server to plan them each time.
+
+    Planning takes two thirds of the server's time for a statement of ours, so what comes again is prepared, as
+    other drivers do by themselves. Behind a pooler that gives each transaction another server
+    process the prepared statement is missing there. That is an error before anything was done: the
+    statement is sent as text, and from then on nothing is prepared.
+    """
+
+    __slots__ = ("_names", "_notice", "_uses")
+
+    def __init__(self, engine: Engine, notice: PoolerNotice) -> None:
+        super().__init__(engine)
+        self._notice = notice
+        self._uses: dict[Prepared, int] = {}
+        self._names: dict[Prepared, str] = {}
+
+    def run(self, statement: Prepared, parameters: Parameters) -> list[Sequence[Any]]:
+        if self._notice.is_given:
+            return self.execute(statement.text, parameters)
+        try:
+            call = self._names.get(statement) or self._prepared(statement)
+            if call is not None:
+                return self.execute(call, parameters)
+        except DBAPIError as error:
+            if getattr(error.orig, "pgcode", None) not in _LOST_STATEMENT:
+                raise
+            self._notice.is_given = True
+        return self.execute(statement.text, parameters)
+
+    def _prepared(self, statement: Prepared) -> str | None:
+        """The call of a statement that is prepared now; None for one that may never come again."""
+        uses = self._uses[statement] = self._uses.get(statement, 0) + 1
+        if uses < _USES_BEFORE_PREPARING:
+            return None
+        # Nobody else behind the same pooler may have given the name to another statement.
+        name = f"dbos_{secrets.token_hex(8)}"
+        names = list(dict.fromkeys(_PARAMETER.findall(statement.text)))
+        text = _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", statement.text)
+        self.execute(f"PREPARE {name} AS {text.replace('%%', '%')}")
+        call = self._names[statement] = f"EXECUTE {name} ({', '.join(f'%({each})s' for each in names)})"
+        return call
+
+
 AnyConnection: TypeAlias = Connection | DirectConnection
 
 
@@ -92,7 +159,7 @@ class Prepared:
             dialect=driver, schema_translate_map=schemas, render_schema_translate=bool(schemas)
         )
         assert isinstance(compiled, SQLCompiler)
-        self._text = str(compiled)
+        self.text = str(compiled)
         self._positions: Sequence[str] | None = compiled.positiontup if compiled.positional else None
         self._instant = instant if NOW in compiled.binds else None
         self._constants = {
@@ -109,5 +176,5 @@ class Prepared:
         if self._positions is not None:
             given = tuple([parameters[name] for name in self._positions])
         if isinstance(connection, DirectConnection):
-            return connection.execute(self._text, given)
-        return connection.exec_driver_sql(self._text, given).fetchall()
+            return connection.run(self, given)
+        return connection.exec_driver_sql(self.text, given).fetchall()

@@ -269,7 +269,7 @@ class Committer:
 
     def _write(self, lane: Lane, entries: Sequence[Entry]) -> set[int]:
         if lane.connection is None:
-            lane.connection = DirectConnection(self._gateway.engine)
+            lane.connection = self._dialect.direct_connection(self._gateway.engine)
         connection, dialect = lane.connection, self._dialect
         with self._gateway.writing():
             if checkpoints.is_single_statement(dialect, entries):

@@ -140,7 +140,7 @@ class Statements:
             handler = _Noting(self.sent)
             _SQL_LOGGER.setLevel(logging.DEBUG)
             _SQL_LOGGER.addHandler(handler)
-            weakref.finalize(self, _SQL_LOGGER.removeHandler, handler)
+            weakref.finalize(self, _stop_noting, handler)
         for boundary in ("begin", "commit", "rollback") if boundaries else ():
             event.listen(engine, boundary, self._noting(boundary.upper()))
 
@@ -163,15 +163,30 @@ class Statements:
 
 
 class _Noting(logging.Handler):
+    """Notes what is logged; of a prepared statement its text whenever it is executed."""
+
     def __init__(self, sent: list[str]) -> None:
         super().__init__()
         self._sent = sent
+        self._prepared: dict[str, str] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._sent.append(record.getMessage())
+        verb, _, rest = record.getMessage().partition(" ")
+        name, _, text = rest.partition(" ")
+        if verb == "PREPARE":
+            self._prepared[name] = text.removeprefix("AS ")
+        else:
+            self._sent.append(self._prepared[name] if verb == "EXECUTE" else record.getMessage())
 
 
 _SQL_LOGGER = logging.getLogger("dbos_orm.sql")
+
+
+def _stop_noting(handler: logging.Handler) -> None:
+    _SQL_LOGGER.removeHandler(handler)
+    if not _SQL_LOGGER.handlers:
+        _SQL_LOGGER.setLevel(logging.NOTSET)
+
 
 _TABLES: Mapping[str, str] = {
     "dbos_step_output": "step",

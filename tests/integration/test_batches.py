@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import select
 
 from dbos_orm import DBOS, AsyncDBOS
-from dbos_orm._dialects import DirectConnection
 from dbos_orm._drivers.gateway import Gateway
 from dbos_orm._identifiers import random_token
 from dbos_orm._store import checkpoints
@@ -40,7 +39,7 @@ def write(gateway: Gateway, *entries: Entry) -> set[int]:
     """Write as the committer does."""
 
     def call() -> set[int]:
-        connection = DirectConnection(gateway.engine)
+        connection = gateway.dialect.direct_connection(gateway.engine)
         try:
             is_single = checkpoints.is_single_statement(gateway.dialect, entries)
             if not is_single:
@@ -134,6 +133,32 @@ def test_a_child_is_written_only_with_its_parents_record_of_it(shop: tuple[Gatew
 def test_a_row_twice_in_a_batch_is_written_once(shop: tuple[Gateway, TestDatabase]) -> None:
     gateway, _ = shop
     assert len(write(gateway, start("a"), start("a"))) == 1
+
+
+def test_what_comes_again_is_planned_once(make_database: MakeDatabase) -> None:
+    """With psycopg2, which does not see to it itself; behind a pooler that loses it, it is sent as text again."""
+    gateway = gateway_of(make_database(POSTGRESQL), "postgresql+psycopg2")
+    connection = gateway.dialect.direct_connection(gateway.engine)
+
+    def write_one() -> set[int]:
+        return checkpoints.write(connection, gateway.dialect, [start(f"w{next(write_ids)}")])
+
+    def count_prepared() -> Any:
+        return connection.execute("SELECT count(*), sum(generic_plans + custom_plans) FROM pg_prepared_statements")[0]
+
+    assert [write_one() for _ in range(10)] == [{0}] * 10
+    prepared, executed = count_prepared()
+    assert prepared == 1
+    assert 0 < executed < 10
+    connection.execute("DEALLOCATE ALL")  # what another process of the server is like
+    assert [write_one() for _ in range(10)] == [{0}] * 10
+    assert count_prepared()[0] == 0
+    another = gateway.dialect.direct_connection(gateway.engine)
+    for _ in range(5):
+        assert checkpoints.write(another, gateway.dialect, [start(f"w{next(write_ids)}")]) == {0}
+    assert another.execute("SELECT count(*) FROM pg_prepared_statements")[0][0] == 0
+    another.close()
+    connection.close()
 
 
 def test_a_batch_reads_no_whole_table(make_database: MakeDatabase, caplog: pytest.LogCaptureFixture) -> None:
