@@ -197,7 +197,13 @@ def entry_of(
     launch: Launch | None,
     parent: Parent | None,
 ) -> RunStart:
-    """The row of a new workflow; raises as ``plan``."""
+    """The row of a new workflow; raises as ``plan``, and
+
+    Raises:
+        ConfigurationError: options that contradict each other.
+    """
+    if options.get("on_existing") == "raise" and "workflow_id" not in options:
+        raise ConfigurationError("on_existing", "raise", "a workflow_id with it", "a new ID never exists already")
     codec, made_id = application.codec, application.identifiers.workflow_id()
     payload = codec.encode_arguments(tuple(arguments), dict(keywords), signature=workflow.signature)
     child_id = None if parent is None else f"{parent.run.workflow_id}{parent.suffix}"

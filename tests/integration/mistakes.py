@@ -130,6 +130,7 @@ OPTIONS = [
     option("workflow_id", PAST_ID),
     option("workflow_id", "a\x00"),
     option("on_existing", "ignore", "'return' or 'raise'"),
+    wrong("on_existing", "raise", lambda app: app.work.options(on_existing="raise").start(), "a workflow_id with it"),
     option("timeout", 0, "more than zero, or None"),
     option("timeout", "60"),
     option("timeout", 1e300),
@@ -267,7 +268,7 @@ BINDS = [
     wrong("url", "sqlite+aiosqlite://", lambda app: AsyncDBOS(name="shop").bind("sqlite://"), "in a file"),
     wrong("url", "postgresql://h/d", lambda app: sqlite_engine("postgresql://h/d"), "a SQLite URL"),
     wrong("url", "postgresql://h/d", lambda app: async_sqlite_engine("postgresql://h/d"), "a SQLite URL"),
-    wrong("bind", 7, lambda app: DBOS(name="shop").bind(SEVEN), "an Engine, a sessionmaker, a scoped_session or a URL"),
+    wrong("bind", 7, lambda app: DBOS(name="shop").bind(SEVEN), "an Engine, a sessionmaker, a scoped_session"),
     wrong("bind", 7, lambda app: AsyncDBOS(name="shop").bind(SEVEN), "an AsyncEngine, an async_sessionmaker"),
 ]  # fmt: skip
 

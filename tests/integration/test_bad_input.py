@@ -99,17 +99,6 @@ def test_a_wrong_call_is_told_as_python_tells_it(app: Any) -> None:
         app.work.start()
 
 
-def test_a_method_is_refused_with_advice(app: Any) -> None:
-    def define() -> None:
-        class Shop:
-            @app.dbos.workflow  # type: ignore[untyped-decorator]
-            def checkout(self) -> None: ...
-
-    with pytest.raises(ConfigurationError, match="checkout") as caught:
-        define()
-    assert_in_style(caught.value)
-
-
 def test_a_nul_in_a_text_is_no_mistake(app: Any) -> None:
     app.work("a\x00b")
 
@@ -146,6 +135,9 @@ TESTED_ELSEWHERE = {
     "MaxStepRetriesExceededError": "test_steps.py",
     "SessionMisuseError": "test_transactions.py",
     "StepTimeoutError": "test_step_limits.py",
+    "NotCommittedError": "test_outbox.py",
+    "InstanceNotRegisteredError": "test_methods.py",
+    "ArgumentError": "test_calls.py",
     "RemoteError": "test_recorded_values.py",
     "WorkflowCancelledError": "test_limits.py",
     "WorkflowTimeoutError": "test_limits.py",
@@ -156,7 +148,6 @@ OF_LATER_ISSUES = {
     "DeduplicationError",
     "MaxRecoveryAttemptsExceededError",  # tests of recovery
     "NotAuthorizedError",
-    "NotCommittedError",
     "QueueNotFoundError",
 }
 
