@@ -4,6 +4,7 @@ from dbos_orm._binds import async_sqlite_engine
 from dbos_orm._calls import Call
 from dbos_orm._context import RunContext, current_run
 from dbos_orm._dialects import sqlite_engine
+from dbos_orm._futures import StepFuture
 from dbos_orm._retry import Retry
 from dbos_orm._settings import StepOptions
 from dbos_orm._starting import WorkflowOptions
@@ -30,6 +31,7 @@ __all__ = [
     "Retry",
     "RunContext",
     "StagedHandle",
+    "StepFuture",
     "StepInfo",
     "StepOptions",
     "WorkflowHandle",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -15,6 +16,7 @@ from dbos_orm._flows.effects import Flow, Outcome
 from dbos_orm._operations import AnyOperations
 from dbos_orm._outcomes import unwrap
 from dbos_orm._retry import Retry
+from dbos_orm._scopes import gather, open_task
 from dbos_orm._settings import step_settings
 from dbos_orm._steps import AsyncStep
 from dbos_orm._transactions import AsyncTransaction
@@ -148,6 +150,22 @@ class AsyncOperations(AnyOperations):
     def named(self, name: str, /) -> AsyncWorkflow[..., Any]:
         """The workflow of this name; else as ``DBOS.named``."""
         return AsyncWorkflow(self._runtime, self._runtime.application.registry.workflow(name), {})
+
+    # -- side by side ----------------------------------------------------------------------------
+
+    def task(self, coroutine: Coroutine[Any, Any, R], *, name: str | None = None) -> asyncio.Task[R]:
+        """Run a coroutine beside the workflow that calls this, with numbers of its own for its steps.
+
+        Its number is drawn now. The workflow ends when it has ended: awaited where the workflow's function
+        returns, cancelled where it raises. Outside a workflow, and in a step, it is ``asyncio.create_task``.
+
+        Raises:
+            StepOutsideScopeError: the caller is a task that the workflow did not open.
+        """
+        return open_task(self._runtime, coroutine, name=name)
+
+    def _gathered(self, *awaitables: Awaitable[Any], return_exceptions: bool = False) -> asyncio.Future[list[Any]]:
+        return gather(self._runtime, awaitables, return_exceptions=return_exceptions)
 
     # -- inside a run ----------------------------------------------------------------------------
 

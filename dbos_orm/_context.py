@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from dbos_orm._clock import steady_seconds
 from dbos_orm._time_limits import TimeLimit
@@ -26,6 +26,9 @@ from dbos_orm.errors import (
 )
 
 logger = logging.getLogger("dbos_orm")
+
+_ending: Final = threading.Lock()
+"""Held for the moment in which a run is ended: a lock for each run would be made at every start."""
 
 
 class StepKey(NamedTuple):
@@ -43,6 +46,7 @@ class StepKey(NamedTuple):
 class RecordedStep(NamedTuple):
     """A step as the history holds it; payloads are still encoded.
 
+    ``digest`` tells its arguments from others, where it was recorded.
     ``remaining`` is, for a step that waits, how many seconds were left when the history was loaded (at
     ``loaded_at`` of the monotonic clock).
     """
@@ -55,6 +59,7 @@ class RecordedStep(NamedTuple):
     child_id: str | None
     write_id: int
     owner_token: str
+    digest: str | None = None
     remaining: float | None = None
     loaded_at: float = 0.0
 
@@ -70,11 +75,14 @@ class RecordedAttempt(NamedTuple):
 
 
 class Scope:
-    """Numbers the steps of one line of control, in the order in which they are called."""
+    """Numbers the steps of one line of control, in the order in which they are called.
+
+    ``home`` is its task or thread; None until that is known, which is then the first that asks.
+    """
 
     __slots__ = ("drawn", "home", "path")
 
-    def __init__(self, path: str, home: object) -> None:
+    def __init__(self, path: str, home: object = None) -> None:
         self.path = path
         self.home = home
         self.drawn = 0
@@ -119,7 +127,10 @@ class Run:
     workflow's. ``history`` is None on a fresh run, which has nothing to look up;
     ``is_recovered`` says that it is to be loaded. ``expires`` is the
     deadline on the steady clock. ``outer`` is the run whose direct call this is. ``interrupts`` wake what
-    waits in this run. ``reads_deadline``: the database has computed the deadline, by its own clock.
+    waits in this run. ``reads_deadline``: the database has computed the deadline, by its own clock. ``opened``,
+    in the order in which they were opened, are the tasks or submitted steps that still work for it.
+
+    Several threads or tasks may work for one run; what they change here is changed atomically.
     """
 
     workflow_id: str
@@ -139,13 +150,17 @@ class Run:
     is_timed_out: bool = False
     is_recovered: bool = False
     interrupts: set[Callable[[], None]] = field(default_factory=set)
+    opened: dict[Any, None] = field(default_factory=dict)
     randoms: dict[str, random.Random] = field(default_factory=dict)
 
     def end_with(self, stop: BaseException) -> None:
         """Make the next durable operation raise ``stop``, and wake the run if it waits; the first one counts."""
-        if self.stop is None:
-            self.stop = stop
-            for interrupt in tuple(self.interrupts):
+        with _ending:
+            is_first = self.stop is None
+            if is_first:
+                self.stop = stop
+        if is_first:
+            for interrupt in self.interrupts.copy():
                 interrupt()
 
     def limit(self, deadline: datetime | None, remaining: float | None) -> None:
@@ -179,18 +194,25 @@ class Run:
         if self.launch.is_forked:
             raise ForkedProcessError(operation, self.launch.pid, os.getpid())
 
-    def recorded(self, key: StepKey, name: str) -> RecordedStep | None:
+    def recorded(self, key: StepKey, name: str, digest: str | None = None) -> RecordedStep | None:
         """What the history holds at ``key``.
 
         Raises:
-            NonDeterministicError: it holds another operation there than ``name``.
+            NonDeterministicError: it holds another operation there than ``name``, or one with other arguments.
         """
         if self.history is None:
             return None
         found = self.history.get(key)
-        if found is not None and found.name != name:
-            raise NonDeterministicError(self.workflow_id, key.path, found.name, name)
+        if found is not None:
+            self.require_same(key, found, name, digest)
         return found
+
+    def require_same(self, key: StepKey, found: RecordedStep, name: str, digest: str | None) -> None:
+        """Raise ``NonDeterministicError`` if the call is not the one that was recorded."""
+        if found.name != name:
+            raise NonDeterministicError(self.workflow_id, key.path, found.name, name)
+        if digest is not None and found.digest not in (None, digest):
+            raise NonDeterministicError(self.workflow_id, key.path, found.name, name, arguments_differ=True)
 
 
 class RunningStep(NamedTuple):
@@ -257,7 +279,11 @@ def require_home(frame: Frame, operation: str) -> None:
     frame.run.require_live(operation)
     if frame.step is not None:
         require_time(frame.step)
-    elif frame.scope.home != here(is_async=frame.run.is_async):
+        return
+    scope, place = frame.scope, here(is_async=frame.run.is_async)
+    if scope.home is None:
+        scope.home = place
+    if scope.home != place:
         raise StepOutsideScopeError(operation, frame.run.workflow_id)
 
 

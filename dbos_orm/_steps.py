@@ -14,6 +14,7 @@ from dbos_orm._context import Frame, current_frame, current_transaction
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._drivers.time_limits import await_within, call_within, call_within_async
 from dbos_orm._flows.stepping import StepCall, step
+from dbos_orm._futures import StepFuture, refuse_in_transaction, submit, submit_plain
 from dbos_orm._outcomes import unwrap
 from dbos_orm._runtime import Runtime, body_frame
 from dbos_orm._settings import StepOptions, StepSettings, with_options
@@ -47,8 +48,9 @@ class _AnyStep(Decorated, Generic[P, R]):
         frame = body_frame(self._runtime, self.name)
         if frame is None:
             return None
-        call = StepCall(frame.scope.draw(), self.name, self._function, args, kwargs, self._settings)
-        return self._runtime.bound(self.name), frame, call
+        binding, key = self._runtime.bound(self.name), frame.scope.draw()
+        digest = binding.environment.digest_of(key, args, kwargs) if key.scope else None
+        return binding, frame, StepCall(key, self.name, self._function, args, kwargs, self._settings, digest)
 
     def _plain_timeout(self) -> timedelta | None:
         """The time limit of a plain call: none in a transaction, whose session belongs to one thread and task."""
@@ -75,6 +77,22 @@ class Step(_AnyStep[P, R]):
             return self._plain(args, kwargs)
         binding, frame, call = drawn
         return cast("R", unwrap(binding.driver.run(step(binding.environment, frame, call))))
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> StepFuture[R]:
+        """Run the step beside the workflow, on one of the library's threads; its number is drawn now.
+
+        The workflow ends when it has ended, whether its result is asked for or not. Elsewhere it is a plain call
+        in a thread.
+
+        Raises:
+            SessionMisuseError: a transaction is running here, whose session belongs to its thread.
+        """
+        refuse_in_transaction(self.name)
+        drawn = self._drawn(args, kwargs)
+        if drawn is None:
+            return submit_plain(lambda: self._plain(args, kwargs), self.name)
+        binding, frame, call = drawn
+        return submit(binding, frame, step(binding.environment, frame, call))
 
     def options(self, **options: Unpack[StepOptions]) -> Step[P, R]:
         """The same step, to be called with these options; options said before are kept.

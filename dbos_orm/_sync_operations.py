@@ -9,6 +9,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overloa
 from sqlalchemy.orm import Session, sessionmaker
 
 from dbos_orm._callables import session_parameter
+from dbos_orm._futures import StepFuture
 from dbos_orm._operations import AnyOperations
 from dbos_orm._outcomes import unwrap
 from dbos_orm._retry import Retry
@@ -162,6 +163,13 @@ class SyncOperations(AnyOperations):
             NotRegisteredError: no workflow of this process has it; the known ones are listed.
         """
         return Workflow(self._runtime, self._runtime.application.registry.workflow(name), {})
+
+    def gather(self, *awaited: WorkflowHandle[R] | StepFuture[R]) -> list[R]:
+        """The results of workflows that were started and of steps that were submitted, in this order.
+
+        The first error in this order is raised, and what comes behind it goes on.
+        """
+        return [each.result() for each in awaited]
 
     # -- inside a run ----------------------------------------------------------------------------
 

@@ -7,10 +7,11 @@ from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from dbos_orm._callables import AwaitedWhenCalled, Decorated
-from dbos_orm._context import current_frame, current_transaction
+from dbos_orm._context import Frame, current_frame, current_transaction
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.effects import Flow, Outcome
 from dbos_orm._flows.transacting import TransactionCall, plain_transaction, transaction
+from dbos_orm._futures import StepFuture, refuse_in_transaction, submit, submit_plain
 from dbos_orm._outcomes import unwrap
 from dbos_orm._runtime import Runtime, body_frame
 from dbos_orm._settings import TransactionSettings
@@ -58,13 +59,15 @@ class _AnyTransaction(Decorated, Generic[S, P, R]):
     def _with_session(self, session: Any, args: tuple[Any, ...]) -> list[Any]:
         return [*args[: self._position], session, *args[self._position :]]
 
-    def _flow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Flow[Outcome]]:
-        binding = self._runtime.bound(self.name)
-        call = TransactionCall(self.name, self._function, self._position, args, kwargs, self._settings)
-        frame = body_frame(self._runtime, self.name)
+    def _flow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Frame | None, Flow[Outcome]]:
+        """The flow of a call; of a step in a workflow, with the frame in which its number was drawn."""
+        binding, frame = self._runtime.bound(self.name), body_frame(self._runtime, self.name)
+        env, given = binding.environment, (self.name, self._function, self._position, args, kwargs, self._settings)
         if frame is None:
-            return binding, plain_transaction(binding.environment, current_frame.get(), call)
-        return binding, transaction(binding.environment, frame, frame.scope.draw(), call)
+            return binding, None, plain_transaction(env, current_frame.get(), TransactionCall(*given))
+        key = frame.scope.draw()
+        digest = env.digest_of(key, args, kwargs) if key.scope else None
+        return binding, frame, transaction(env, frame, key, TransactionCall(*given, digest))
 
 
 class Transaction(_AnyTransaction[S, P, R]):
@@ -88,8 +91,19 @@ class Transaction(_AnyTransaction[S, P, R]):
         joined = self._joined(args)
         if joined is not None:
             return cast("R", self._function(*joined, **kwargs))
-        binding, flow = self._flow(args, kwargs)
+        binding, _, flow = self._flow(args, kwargs)
         return cast("R", unwrap(binding.driver.run(flow)))
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> StepFuture[R]:
+        """Run the transaction beside the workflow, with a session of its own; else as ``Step.submit``.
+
+        On SQLite transactions take turns all the same: it has one writer.
+        """
+        refuse_in_transaction(self.name)
+        binding, frame, flow = self._flow(args, kwargs)
+        if frame is None:
+            return submit_plain(lambda: unwrap(binding.driver.run(flow)), self.name)
+        return submit(binding, frame, flow)
 
     def within(self, session: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function on a session of the caller's: nothing is recorded, nothing is committed."""
@@ -113,7 +127,8 @@ class AsyncTransaction(AwaitedWhenCalled, _AnyTransaction[S, P, R]):
         joined = self._joined(args)
         if joined is not None:
             return cast("Coroutine[None, None, R]", self._function(*joined, **kwargs))
-        return self._run(*self._flow(args, kwargs))
+        binding, _, flow = self._flow(args, kwargs)
+        return self._run(binding, flow)
 
     async def _run(self, binding: Binding, flow: Flow[Outcome]) -> R:
         return cast("R", unwrap(await async_driver_of(binding).run(flow)))

@@ -230,8 +230,8 @@ class StepOutsideScopeError(DBOSError):
     def __init__(self, operation: str, workflow_id: str) -> None:
         self.operation, self.workflow_id = operation, workflow_id
         super().__init__(
-            f"workflow {workflow_id!r}: {operation} was called from a task or thread that it did not open; "
-            "call steps directly in asyncio.gather(step(1), step(2)), not in tasks or threads of your own"
+            f"workflow {workflow_id!r}: {operation} was called from a task or thread that it did not open; open "
+            "tasks with dbos.gather(...) or dbos.task(...), and run steps in threads with step.submit(...)"
         )
 
 
@@ -266,12 +266,19 @@ class NotCommittedError(DBOSError):
 
 
 class NonDeterministicError(DBOSError):
-    """The code did not call what the recorded history holds at ``step``, a path such as "3" or "3.2"."""
+    """The code did not call what the recorded history holds at ``step``, a path such as "3" or "3.2".
 
-    def __init__(self, workflow_id: str, step: str, recorded: str | None, called: str | None) -> None:
+    ``arguments_differ``: it is the recorded function, called with other arguments.
+    """
+
+    def __init__(
+        self, workflow_id: str, step: str, recorded: str | None, called: str | None, *, arguments_differ: bool = False
+    ) -> None:
         self.workflow_id, self.step, self.recorded, self.called = workflow_id, step, recorded, called
+        self.arguments_differ = arguments_differ
+        now = "calls it with other arguments" if arguments_differ else f"calls {called!r}"
         super().__init__(
-            f"workflow {workflow_id!r} step {step}: recorded {recorded!r}, but the code now calls {called!r};"
+            f"workflow {workflow_id!r} step {step}: recorded {recorded!r}, but the code now {now};"
             " run the code that began it until it has finished, or start it again under another ID"
         )
 

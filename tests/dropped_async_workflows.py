@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dbos_orm import AsyncDBOS
-from dbos_orm.errors import SerializationError, WorkflowTimeoutError
+from dbos_orm.errors import SerializationError, StepTimeoutError, WorkflowTimeoutError
 from tests.dropped_workflows import FOR_EVER, RETRY, TIMEOUT, Interruption, Journal, conflict, posting
 
 
@@ -54,6 +54,11 @@ def register_async(dbos: AsyncDBOS, journal: Journal) -> Mapping[str, Any]:  # n
             raise ValueError(f"attempt {attempt} is awaited")
         return attempt
 
+    @dbos.step(timeout=0.01)
+    async def be_late() -> None:
+        journal.note()
+        await dbos.sleep(FOR_EVER)
+
     @dbos.transaction
     async def post(session: AsyncSession, note: str) -> str:
         session.add(posting(note))
@@ -92,6 +97,15 @@ def register_async(dbos: AsyncDBOS, journal: Journal) -> Mapping[str, Any]:  # n
     @dbos.workflow
     async def exhausted() -> int:
         return await succeed_at(9)
+
+    @scenario
+    @dbos.workflow
+    async def limited() -> int:
+        try:
+            await be_late()
+        except StepTimeoutError:
+            return await double(1)
+        return 0
 
     @scenario
     @dbos.workflow
@@ -186,6 +200,45 @@ def register_async(dbos: AsyncDBOS, journal: Journal) -> Mapping[str, Any]:  # n
     @dbos.workflow
     async def gathered_transactions() -> tuple[str, int, str]:
         return await asyncio.gather(post("a"), double(1), post("b"))
+
+    async def part(number: int) -> list[Any]:
+        doubled = await double(number)
+        both = await dbos.gather(triple(doubled), repeated(number))
+        return [await post(f"part {number}"), *both, await child(number)]
+
+    async def repeated(number: int) -> int:
+        return await double(await succeed_at(2) * number)
+
+    @scenario
+    @dbos.workflow
+    async def scoped() -> list[Any]:
+        found: list[Any] = await dbos.gather(part(1), part(2))
+        return [*found, await double(5)]
+
+    @scenario
+    @dbos.workflow
+    async def tasks() -> list[Any]:
+        task = dbos.task(repeated(1))
+        other = dbos.task(moving())
+        return [await double(2), await task, await other]
+
+    async def moving() -> bool:
+        drawn = [dbos.uuid(), await dbos.now()]
+        await dbos.sleep(0.001)
+        return await keep(drawn) == drawn
+
+    async def napping() -> None:
+        await nap()
+        dbos.task(posting_behind())
+
+    async def posting_behind() -> None:
+        await post("behind")
+
+    @scenario
+    @dbos.workflow
+    async def left_at_work() -> int:
+        dbos.task(napping())
+        return await double(1)
 
     @scenario
     @dbos.workflow

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from dbos_orm import DBOS, Retry, WorkflowHandle, current_run
-from dbos_orm.errors import SerializationError, WorkflowTimeoutError
+from dbos_orm.errors import SerializationError, StepTimeoutError, WorkflowTimeoutError
 
 RETRY = Retry(max_attempts=2, backoff=0.001)
 TIMEOUT = 0.05
@@ -115,6 +115,11 @@ def register(dbos: DBOS, journal: Journal) -> Mapping[str, Any]:  # noqa: C901, 
             raise ValueError(f"attempt {attempt} is awaited")
         return attempt
 
+    @dbos.step(timeout=0.01)
+    def be_late() -> None:
+        journal.note()
+        dbos.sleep(FOR_EVER)
+
     @dbos.transaction
     def post(session: Session, note: str) -> str:
         session.add(posting(note))
@@ -153,6 +158,28 @@ def register(dbos: DBOS, journal: Journal) -> Mapping[str, Any]:  # noqa: C901, 
     @dbos.workflow
     def exhausted() -> int:
         return succeed_at(9)
+
+    @scenario
+    @dbos.workflow
+    def limited() -> int:
+        try:
+            be_late()
+        except StepTimeoutError:
+            return double(1)
+        return 0
+
+    @scenario
+    @dbos.workflow
+    def submitted() -> list[Any]:
+        found: list[Any] = dbos.gather(double.submit(1), succeed_at.submit(2), double.submit(3))
+        return [*found, *dbos.gather(post.submit("a"), post.submit("b")), double(4)]
+
+    @scenario
+    @dbos.workflow
+    def left_at_work() -> int:
+        nap.submit()
+        post.submit("left")
+        return double(1)
 
     @scenario
     @dbos.workflow

@@ -60,8 +60,8 @@ def stories(engine: Engine, codec: Codec) -> dict[str, Story]:
             told = (step.name, step.kind, outcome, _named(root, step.child_id), attempts)
             found[root].steps[_named(root, step.workflow_id), step.path] = told
         for attempt in session.scalars(select(StepAttempt)):
-            root, path = root_of(attempt.workflow_id), f"{attempt.scope}.{attempt.step_id}".lstrip(".")
-            key = (_named(root, attempt.workflow_id), path, attempt.attempt)
+            root = root_of(attempt.workflow_id)
+            key = (_named(root, attempt.workflow_id), _path_of(attempt), attempt.attempt)
             found[root].attempts[key] = _outcome(codec, root, attempt)
         for posting in session.scalars(select(Posting)):
             root = root_of(posting.workflow_id)
@@ -74,7 +74,11 @@ def recorded_attempts(engine: Engine) -> set[tuple[str, str, int]]:
     with Session(engine) as session:
         steps = {(step.workflow_id, step.path, step.attempts) for step in session.scalars(select(StepOutput))}
         attempts = session.scalars(select(StepAttempt))
-        return steps | {(one.workflow_id, str(one.step_id), one.attempt) for one in attempts}
+        return steps | {(one.workflow_id, _path_of(one), one.attempt) for one in attempts}
+
+
+def _path_of(attempt: StepAttempt) -> str:
+    return f"{attempt.scope}.{attempt.step_id}".lstrip(".")
 
 
 def _named(root: str, workflow_id: str | None) -> str:

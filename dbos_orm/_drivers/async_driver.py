@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import inspect
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -18,7 +18,7 @@ from dbos_orm._drivers import committer as commits
 from dbos_orm._drivers import sessions
 from dbos_orm._drivers.active_runs import ActiveRuns
 from dbos_orm._drivers.committer import EntryWriter
-from dbos_orm._drivers.report import report
+from dbos_orm._drivers.report import log_unheard, report
 from dbos_orm._drivers.service_loop import CoroutineGateway
 from dbos_orm._drivers.sessions import SessionSource
 from dbos_orm._drivers.time_limits import await_within, call_within_async, outcome_of
@@ -62,6 +62,7 @@ class AsyncDriver:
             effects.Change: self._change,
             effects.Pause: self._pause,
             effects.AwaitCompletion: self._await_completion,
+            effects.AwaitOpened: self._await_opened,
             effects.OpenSession: self._open_session,
             effects.Flush: self._flush,
             effects.RecordIn: self._record_in,
@@ -111,33 +112,11 @@ class AsyncDriver:
 
     async def _invoke_step(self, effect: effects.Invoke, run: Run) -> Outcome:
         """Call a step; if the run is ended meanwhile, cancel the step where it awaits."""
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        task = asyncio.current_task()
         assert task is not None
-        is_interrupted = has_ended = False
-
-        def cancel() -> None:
-            nonlocal is_interrupted
-            # Behind the step, it would hit whatever the task that called the workflow does by then.
-            if not has_ended:
-                is_interrupted = True
-                task.cancel()
-
-        def interrupt() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(cancel)
-
-        run.interrupts.add(interrupt)
-        timer = None
-        if run.expires is not None:
-            timer = loop.call_later(run.until_deadline(math.inf), run.expire_if_due)
-        try:
+        with _interrupted(run, task.cancel) as interrupts:
             outcome = await _called(effect)
-        finally:
-            has_ended = True
-            run.interrupts.discard(interrupt)
-            if timer is not None:
-                timer.cancel()
-        if is_interrupted and run.stop is not None:
+        if interrupts.count and run.stop is not None:
             task.uncancel()
             if isinstance(outcome, Raised) and isinstance(outcome.error, asyncio.CancelledError):
                 return Raised(run.stop)
@@ -150,6 +129,7 @@ class AsyncDriver:
             return await self.run(execute(self._environment, run, Scope("", here(is_async=True)), effect.body))
         except BaseException:
             run.end_with(OwnershipLost(run.workflow_id))
+            _cancel_opened(run)
             raise
         finally:
             self._runs.end(run)
@@ -219,6 +199,24 @@ class AsyncDriver:
             finally:
                 self._runs.unwatch(effect.workflow_id, waiting.set)
 
+    async def _await_opened(self, effect: effects.AwaitOpened) -> None:
+        run, ended = effect.run, dict[asyncio.Task[Any], None]()
+        with _interrupted(run, lambda: _cancel_opened(run)):
+            while opened := tuple(run.opened):
+                if effect.is_abandoned or run.stop is not None:
+                    _cancel_opened(run)
+                try:
+                    await asyncio.wait(opened)
+                except asyncio.CancelledError:
+                    run.end_with(OwnershipLost(run.workflow_id))
+                    _cancel_opened(run)
+                    await asyncio.wait(opened)
+                    raise
+                ended.update(dict.fromkeys(opened))
+        errors = [error for task in ended if not task.cancelled() and (error := task.exception())]
+        for error in errors if not effect.is_abandoned and run.stop is None else ():
+            log_unheard(run, error)
+
     # -- sessions --------------------------------------------------------------------------------
 
     async def _open_session(self, effect: effects.OpenSession) -> Outcome:
@@ -267,6 +265,46 @@ class AsyncDriver:
                 await _outcome(session.close())
         finally:
             self._source.release_turn()
+
+
+class _Interrupts:
+    """How often a run was interrupted while something was done for it."""
+
+    count = 0
+    has_ended = False
+
+
+@contextlib.contextmanager
+def _interrupted(run: Run, interrupt: Callable[[], object]) -> Iterator[_Interrupts]:
+    """Have ``interrupt`` called in this loop as soon as the run is ended, from any thread, or meets its deadline."""
+    loop, found = asyncio.get_running_loop(), _Interrupts()
+
+    def note() -> None:
+        # Later, it would hit whatever the task that called the workflow does by then.
+        if not found.has_ended:
+            found.count += 1
+            interrupt()
+
+    def from_any_thread() -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(note)
+
+    run.interrupts.add(from_any_thread)
+    timer = None
+    if run.expires is not None:
+        timer = loop.call_later(run.until_deadline(math.inf), run.expire_if_due)
+    try:
+        yield found
+    finally:
+        found.has_ended = True
+        run.interrupts.discard(from_any_thread)
+        if timer is not None:
+            timer.cancel()
+
+
+def _cancel_opened(run: Run) -> None:
+    for task in tuple(run.opened):
+        task.cancel()
 
 
 class _Waiting:

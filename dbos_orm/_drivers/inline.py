@@ -116,7 +116,7 @@ class InlineCommitter:
 class InlineThreads(WorkerThreads):
     """Runs every job at once, where it is submitted."""
 
-    def submit(self, job: Callable[[], None]) -> None:
+    def submit(self, job: Callable[[], None], *, is_part: bool = False) -> None:
         job()
 
 

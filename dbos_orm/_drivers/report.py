@@ -7,6 +7,19 @@ from dbos_orm._flows.effects import Outcome
 from dbos_orm._outcomes import Raised
 
 
+def log_unheard(run: Run, error: BaseException) -> None:
+    """Log the error of a task that a workflow opened, and never awaited."""
+    extra = {"workflow_id": run.workflow_id, "executor_id": run.launch.executor_id}
+    logger.warning(
+        "workflow %s %r returned without awaiting a task that raised %r",
+        run.name,
+        run.workflow_id,
+        error,
+        exc_info=error,
+        extra=extra,
+    )
+
+
 def report(run: Run, outcome: Outcome) -> None:
     """Log how a background run ended."""
     extra = {"workflow_id": run.workflow_id, "executor_id": run.launch.executor_id}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -9,14 +10,16 @@ from typing import Any, Self, TypeVar
 
 from sqlalchemy.orm import Session
 
+from dbos_orm._clock import steady_seconds
 from dbos_orm._context import OpenTransaction, Run, Scope, current_frame, current_transaction, here
 from dbos_orm._drivers import committer as commits
 from dbos_orm._drivers import sessions
 from dbos_orm._drivers.active_runs import ActiveRuns
 from dbos_orm._drivers.committer import EntryWriter
 from dbos_orm._drivers.gateway import Gateway
-from dbos_orm._drivers.report import report
+from dbos_orm._drivers.report import log_unheard, report
 from dbos_orm._drivers.sessions import SessionSource
+from dbos_orm._drivers.submitted_steps import SubmittedStep
 from dbos_orm._drivers.time_limits import call_within
 from dbos_orm._drivers.worker_threads import WorkerThreads
 from dbos_orm._flows import effects
@@ -58,6 +61,7 @@ class SyncDriver:
             effects.Change: self._change,
             effects.Pause: self._pause,
             effects.AwaitCompletion: self._await_completion,
+            effects.AwaitOpened: self._await_opened,
             effects.OpenSession: self._open_session,
             effects.Flush: self._flush,
             effects.RecordIn: self._record_in,
@@ -170,6 +174,58 @@ class SyncDriver:
                     waiting.wait(seconds)
             finally:
                 self._runs.unwatch(effect.workflow_id, waiting.set)
+
+    # -- steps beside the workflow ---------------------------------------------------------------
+
+    def submit(self, run: Run, flow: Flow[Outcome]) -> SubmittedStep:
+        """Run a step of a run beside it, on a worker thread if one is free."""
+        submitted = SubmittedStep(run, lambda: self.run(flow))
+        self._threads.submit(submitted.work, is_part=True)
+        return submitted
+
+    def await_submitted(self, submitted: SubmittedStep, seconds: float | None) -> Outcome:
+        """The outcome of a submitted step; without a limit, one that nobody has begun is run here.
+
+        Raises:
+            TimeoutError: there is none after so many seconds.
+            WorkflowCancelled, OwnershipLost: the run has ended.
+        """
+        if seconds is None:
+            self._work_here(submitted)
+        ends = math.inf if seconds is None else steady_seconds() + seconds
+        with _Waiting(submitted.run) as waiting:
+            submitted.watch(waiting.set)
+            try:
+                while not submitted.is_done:
+                    left = ends - steady_seconds()
+                    if left <= 0:
+                        raise TimeoutError(f"the step has no outcome after {seconds:g} s; it goes on")
+                    with self._threads.lent():
+                        waiting.wait(min(left, threading.TIMEOUT_MAX))
+                    if submitted.run.stop is not None and not submitted.is_done:
+                        raise submitted.run.stop
+            finally:
+                submitted.unwatch(waiting.set)
+        assert submitted.outcome is not None
+        return submitted.outcome
+
+    def _work_here(self, submitted: SubmittedStep) -> None:
+        self._threads.withdraw_part(submitted.work)
+        submitted.work()
+
+    def _await_opened(self, effect: effects.AwaitOpened) -> None:
+        run = effect.run
+        while opened := tuple(run.opened):
+            for submitted in opened:
+                run.expire_if_due()
+                is_dropped = effect.is_abandoned or run.stop is not None
+                if is_dropped:
+                    submitted.withdraw()
+                self._work_here(submitted)
+                with self._threads.lent():
+                    submitted.wait()
+                if isinstance(submitted.outcome, Raised) and not is_dropped and run.stop is None:
+                    log_unheard(run, submitted.outcome.error)
 
     # -- sessions --------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ Outcome = Returned[Any] | Raised
 
 def call_within(limit: TimeLimit, call: Callable[[], Any]) -> Outcome:
     """Call a function in a thread of its own, with the caller's context, and wait for it until the limit."""
-    done = _begun(limit, call)
+    done = begin(call, f"dbos-step {limit.step}")
     try:
         return done.result(limit.left)
     except TimeoutError:
@@ -33,7 +33,7 @@ def call_within(limit: TimeLimit, call: Callable[[], Any]) -> Outcome:
 
 async def call_within_async(limit: TimeLimit, call: Callable[[], Any]) -> Outcome:
     """``call_within`` without blocking the loop; a caller who is cancelled gives the call up."""
-    done = asyncio.wrap_future(_begun(limit, call))
+    done = asyncio.wrap_future(begin(call, f"dbos-step {limit.step}"))
     try:
         await asyncio.wait([done], timeout=limit.left)
         return done.result() if done.done() else Raised(limit.error())
@@ -72,11 +72,12 @@ async def await_within(limit: TimeLimit, awaitable: Awaitable[Any]) -> Outcome:
     return Raised(limit.error())
 
 
-def _begun(limit: TimeLimit, call: Callable[[], Any]) -> Future[Outcome]:
+def begin(call: Callable[[], Any], name: str) -> Future[Outcome]:
+    """Call a function in a thread of its own, with the caller's context; gives what becomes of it."""
     done: Future[Outcome] = Future()
     done.set_running_or_notify_cancel()  # from here on nobody can cancel it, and its thread can always set it
     context = contextvars.copy_context()
-    start_thread(lambda: done.set_result(context.run(outcome_of, call)), f"dbos-step {limit.step}")
+    start_thread(lambda: done.set_result(context.run(outcome_of, call)), name)
     return done
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from dbos_orm._context import logger
@@ -32,23 +32,37 @@ class WorkerThreads:
         self._name = name
         self._changed = threading.Condition()
         self._jobs: deque[Callable[[], None]] = deque()
+        self._parts: deque[Callable[[], None]] = deque()
         self._busy = 0
         self._idle = 0
         self._threads = 0
         self._is_closed = False
         self._local = threading.local()
 
-    def submit(self, job: Callable[[], None]) -> None:
-        """Run a job as soon as there is a slot."""
+    def submit(self, job: Callable[[], None], *, is_part: bool = False) -> None:
+        """Run a job as soon as there is a slot.
+
+        A part of a job that has begun comes before the jobs that have not: else each slot that is lent for the
+        wait for a part would go to another job, which submits parts of its own.
+        """
         with self._changed:
-            self._jobs.append(job)
+            (self._parts if is_part else self._jobs).append(job)
             self._dispatch()
+
+    def withdraw_part(self, job: Callable[[], None]) -> None:
+        """Forget a part that somebody else has done."""
+        with self._changed, suppress(ValueError):
+            self._parts.remove(job)
 
     @property
     def free(self) -> int:
         """How many more jobs would start at once."""
         with self._changed:
-            return max(0, self._limit - self._busy - len(self._jobs))
+            return max(0, self._limit - self._busy - self._in_line)
+
+    @property
+    def _in_line(self) -> int:
+        return len(self._jobs) + len(self._parts)
 
     @contextmanager
     def lent(self) -> Iterator[None]:
@@ -71,14 +85,15 @@ class WorkerThreads:
         with self._changed:
             self._is_closed = True
             self._jobs.clear()
+            self._parts.clear()
             self._changed.notify_all()
 
     def _dispatch(self) -> None:
         """Wake or make a thread if there is a job and a slot for it; called with the lock held."""
-        if not self._jobs or self._busy >= self._limit:
+        if not self._in_line or self._busy >= self._limit:
             return
         # A thread that was woken counts as idle until it runs: a second job must not rely on it too.
-        if self._idle >= len(self._jobs):
+        if self._idle >= self._in_line:
             self._changed.notify()
             return
         self._threads += 1
@@ -87,14 +102,14 @@ class WorkerThreads:
     def _next_job(self) -> Callable[[], None] | None:
         with self._changed:
             ends = time.monotonic() + _IDLE_SECONDS
-            while not (self._jobs and self._busy < self._limit):
+            while not (self._in_line and self._busy < self._limit):
                 if self._is_closed or time.monotonic() > ends:
                     return None
                 self._idle += 1
                 self._changed.wait(_IDLE_SECONDS)
                 self._idle -= 1
             self._busy += 1
-            return self._jobs.popleft()
+            return (self._parts or self._jobs).popleft()
 
     def _work(self) -> None:
         self._local.is_worker = True

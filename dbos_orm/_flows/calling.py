@@ -82,9 +82,17 @@ def _store(env: Environment, plan: Plan) -> Flow[tuple[bool, bool]]:
     """Store the workflow: whether it was created by this start, now or before a replay, and is ours to run now."""
     if plan.place is not None:
         frame, key = plan.place
+        digest = env.digest_of(key, plan.body.arguments, plan.body.keywords)
         return (
             yield from start_child(
-                env, frame, key, plan.entry, plan.run, given_id=plan.given_id, on_existing=plan.on_existing
+                env,
+                frame,
+                key,
+                plan.entry,
+                plan.run,
+                given_id=plan.given_id,
+                on_existing=plan.on_existing,
+                digest=digest,
             )
         )
     existing = yield from start(env, plan.entry, plan.run, on_existing=plan.on_existing)

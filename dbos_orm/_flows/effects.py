@@ -134,6 +134,17 @@ class Spawn(Effect[None]):
 
 
 @dataclass(slots=True, eq=False)
+class AwaitOpened(Effect[None]):
+    """Wait until nothing works any more that the run has opened.
+
+    ``is_abandoned``: it is cancelled, or left out if it has not begun, as it is when the run is ended meanwhile.
+    """
+
+    run: Run
+    is_abandoned: bool
+
+
+@dataclass(slots=True, eq=False)
 class Pause(Effect[None]):
     """Wait for some seconds; less if the run is ended."""
 

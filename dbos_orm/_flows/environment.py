@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dbos_orm._clock import Clock
 from dbos_orm._context import RecordedStep, Run, StepKey
@@ -47,6 +48,7 @@ class Environment:
         *,
         attempts: int = 1,
         started_at: str | None = None,
+        digest: str | None = None,
     ) -> StepEntry:
         """What is to be recorded of a step; each entry is another write."""
         return StepEntry(
@@ -62,7 +64,16 @@ class Environment:
             self.codec.name,
             attempts,
             started_at or self.instant(),
+            digest=digest,
         )
+
+    def digest_of(self, key: StepKey, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> str | None:
+        """What tells the arguments of a call from others; None in the root scope, where the order of calls is enough.
+
+        Coroutines that run side by side call the same functions: if a replay opened them in another order, names
+        and numbers would be the same, and each would be given the results of another.
+        """
+        return self.codec.digest_of_arguments(tuple(arguments), dict(keywords)) if key.scope else None
 
     def encode_outcome(self, outcome: Outcome) -> tuple[Outcome, str | None, str | None]:
         """The outcome as it will be replayed, its encoded value and its encoded error.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from dbos_orm._flows.stepping import record_outcome
 from dbos_orm._outcomes import Raised, Returned
 from dbos_orm._store.entries import Kind, RunStart
 from dbos_orm._store.history import find_run
+from dbos_orm._time_limits import TimeLimit
 from dbos_orm.errors import DBOSError, NonDeterministicError, WorkflowExistsError
 
 _MICROSECONDS: Final = 1_000_000
@@ -31,6 +33,7 @@ def start_child(
     *,
     given_id: bool,
     on_existing: str,
+    digest: str | None = None,
 ) -> Flow[tuple[bool, bool]]:
     """Start a workflow as a step of this one.
 
@@ -39,11 +42,12 @@ def start_child(
     ``given_id``: the caller chose the ID, so that somebody else may have started it.
     """
     run = frame.run
-    found = run.recorded(key, child.name)
+    found = run.recorded(key, child.name, digest)
     is_new = found is None
     if found is None:
         run.require_live(child.name)
-        entry = replace(env.step_entry(run, key, child.name, "child"), child_id=child.workflow_id, child=child)
+        entry = env.step_entry(run, key, child.name, "child", digest=digest)
+        entry = replace(entry, child_id=child.workflow_id, child=child)
         is_new = (yield from record_step(env, run, entry, child_run)) is None
     elif found.child_id != child.workflow_id:
         raise NonDeterministicError(
@@ -105,10 +109,7 @@ def sleep(env: Environment, frame: Frame, key: StepKey | None, seconds: float) -
     """
     run = frame.run
     if key is None:
-        limit = None if frame.step is None else frame.step.limit
-        yield from Pause(seconds if limit is None else min(seconds, limit.left), run)
-        if limit is not None:
-            limit.require()
+        yield from _sleep_in_step(run, seconds, None if frame.step is None else frame.step.limit)
         return
     found = run.recorded(key, SLEEP_NAME)
     if found is None:
@@ -120,6 +121,13 @@ def sleep(env: Environment, frame: Frame, key: StepKey | None, seconds: float) -
         left = (found.remaining or 0.0) - (env.clock.monotonic() - found.loaded_at)
     yield from Pause(left, run)
     run.require_live(SLEEP_NAME)
+
+
+def _sleep_in_step(run: Run, seconds: float, limit: TimeLimit | None) -> Flow[None]:
+    left = math.inf if limit is None else limit.left
+    yield from Pause(min(seconds, left), run)
+    if limit is not None and (limit.is_over or left < seconds):
+        raise limit.error()
 
 
 def _outcome(env: Environment, run: Run, workflow_id: str, seconds: float | None) -> Flow[Outcome]:

@@ -61,12 +61,14 @@ def adopt(run: Run, entry: StepEntry, step: RecordedStep) -> RecordedStep | None
     """Decide about a row that is where ``entry`` belongs: None if it is this very write, else the row to replay.
 
     Raises:
-        NonDeterministicError: this run drew one number twice, or another step is recorded under it.
+        NonDeterministicError: this run drew one number twice, or another call is recorded under it.
     """
     if step.write_id == entry.write_id:
         return None
-    if step.owner_token == run.owner_token or step.name != entry.name:
-        raise NonDeterministicError(run.workflow_id, StepKey(entry.scope, entry.step_id).path, step.name, entry.name)
+    key = StepKey(entry.scope, entry.step_id)
+    if step.owner_token == run.owner_token:
+        raise NonDeterministicError(run.workflow_id, key.path, step.name, entry.name)
+    run.require_same(key, step, entry.name, entry.digest)
     return step
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from dbos_orm._context import Frame, Run, Scope
 from dbos_orm._flows.effects import (
     AwaitCompletion,
+    AwaitOpened,
     Change,
     Flow,
     Invoke,
@@ -103,6 +104,9 @@ def execute(env: Environment, run: Run, scope: Scope, body: RunBody) -> Flow[Out
         history = yield from Read(partial(load_history, dialect=env.dialect, workflow_id=run.workflow_id), run)
         run.history, run.attempts = history
     outcome = yield from Invoke(body.workflow.function, body.arguments, body.keywords, Frame(run, scope))
+    # Nothing of a run goes on when its outcome is recorded; but who interrupts a process does not want to wait.
+    if run.opened and not (isinstance(outcome, Raised) and isinstance(outcome.error, KeyboardInterrupt)):
+        yield from AwaitOpened(run, is_abandoned=isinstance(outcome, Raised))
     return (yield from _finish(env, run, outcome))
 
 

@@ -31,6 +31,7 @@ class StepCall:
     arguments: Sequence[Any]
     keywords: Mapping[str, Any]
     settings: StepSettings
+    digest: str | None = None
 
 
 def step(env: Environment, frame: Frame, call: StepCall) -> Flow[Outcome]:
@@ -40,7 +41,7 @@ def step(env: Environment, frame: Frame, call: StepCall) -> Flow[Outcome]:
     crash forgets neither its number nor its time.
     """
     run = frame.run
-    recorded = run.recorded(call.key, call.name)
+    recorded = run.recorded(call.key, call.name, call.digest)
     if recorded is not None:
         return env.replay(run, recorded)
     retry, timeout, max_attempts = call.settings.retry, call.settings.timeout, call.settings.max_attempts
@@ -68,7 +69,7 @@ def step(env: Environment, frame: Frame, call: StepCall) -> Flow[Outcome]:
             outcome = Raised(_exhausted(call.name, errors))
             break
         yield from _wait_for_next_attempt(env, run, call, retry, errors, started_at)
-    return (yield from record_outcome(env, run, call.key, call.name, "step", outcome, attempt, started_at))
+    return (yield from record_outcome(env, run, call.key, call.name, "step", outcome, attempt, started_at, call.digest))
 
 
 def record_outcome(
@@ -80,13 +81,14 @@ def record_outcome(
     outcome: Outcome,
     attempts: int,
     started_at: str,
+    digest: str | None = None,
 ) -> Flow[Outcome]:
     """Record what a step came to, and give what a replay will give."""
     if run.stop is not None:
         # Whoever continues this run gets an outcome of their own; this one is dropped.
         raise run.stop
     outcome, output, error = env.encode_outcome(outcome)
-    entry = env.step_entry(run, key, name, kind, output, error, attempts=attempts, started_at=started_at)
+    entry = env.step_entry(run, key, name, kind, output, error, attempts=attempts, started_at=started_at, digest=digest)
     recorded = yield from record_step(env, run, entry)
     return outcome if recorded is None else env.replay(run, recorded)
 

@@ -49,6 +49,7 @@ class TransactionCall:
     arguments: Sequence[Any]
     keywords: Mapping[str, Any]
     settings: TransactionSettings
+    digest: str | None = None
 
     def with_session(self, session: Any) -> list[Any]:
         """The arguments with the session in its place."""
@@ -73,7 +74,7 @@ def transaction(env: Environment, frame: Frame, key: StepKey, call: TransactionC
     beginning, with a new session. An error of the function rolls back, and is then recorded.
     """
     run = frame.run
-    recorded = run.recorded(key, call.name)
+    recorded = run.recorded(key, call.name, call.digest)
     if recorded is not None:
         return env.replay(run, recorded)
     conflicts, disconnections, pause = 0, 0, _FIRST_PAUSE_SECONDS
@@ -237,5 +238,15 @@ def _entry(
     started_at: str,
 ) -> tuple[StepEntry, Outcome]:
     outcome, output, error = env.encode_outcome(outcome)
-    entry = env.step_entry(run, key, call.name, "transaction", output, error, attempts=attempts, started_at=started_at)
+    entry = env.step_entry(
+        run,
+        key,
+        call.name,
+        "transaction",
+        output,
+        error,
+        attempts=attempts,
+        started_at=started_at,
+        digest=call.digest,
+    )
     return entry, outcome

@@ -43,7 +43,7 @@ _STEP_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
     "started_at": _TEXT,
 }  # fmt: skip
 _RARE_STEP_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
-    **_STEP_FIELDS, "child_id": _TEXT, "delay": BigInteger(),
+    **_STEP_FIELDS, "child_id": _TEXT, "delay": BigInteger(), "digest": _TEXT,
 }  # fmt: skip
 _ATTEMPT_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
     "workflow_id": _TEXT, "scope": _TEXT, "step_id": Integer(), "attempt": Integer(), "owner_token": _TEXT,
@@ -112,7 +112,7 @@ def _starts_child(entry: Entry) -> bool:
 
 def _kind_of(entry: Entry) -> _Kind:
     if isinstance(entry, StepEntry):
-        return _STEP if entry.delay is None and entry.child_id is None else _RARE_STEP
+        return _STEP if entry.delay is None and entry.child_id is None and entry.digest is None else _RARE_STEP
     if isinstance(entry, RunFinish):
         return _RUN_FINISH
     return _RUN_START if isinstance(entry, RunStart) else _ATTEMPT

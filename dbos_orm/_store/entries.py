@@ -47,6 +47,7 @@ class StepEntry:
     """The outcome of a step. ``child``: the workflow that the step started, written with it or not at all.
 
     ``delay`` (microseconds) makes it a wait: ``wake_at`` is set that long after the instant of the write.
+    ``digest`` tells its arguments from others.
     """
 
     workflow_id: str
@@ -64,6 +65,7 @@ class StepEntry:
     child_id: str | None = None
     delay: int | None = None
     child: RunStart | None = None
+    digest: str | None = None
 
 
 @dataclass(slots=True, eq=False)

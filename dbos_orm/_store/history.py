@@ -113,6 +113,7 @@ def _steps(dialect: Dialect) -> Select[Any]:
         StepOutput.child_id,
         StepOutput.write_id,
         StepOutput.owner_token,
+        StepOutput.digest,
         dialect.seconds_until(StepOutput.wake_at).label("remaining"),
     ]
     return select(*columns)
@@ -131,6 +132,7 @@ def _attempts(dialect: Dialect) -> Select[Any]:
         cast(null(), Text).label("child_id"),
         StepAttempt.write_id,
         StepAttempt.owner_token,
+        cast(null(), Text).label("digest"),
         dialect.seconds_until(StepAttempt.next_at).label("remaining"),
     ]
     return select(*columns)
@@ -151,6 +153,7 @@ def _recorded_step(row: Any, now: float) -> RecordedStep:
         row.child_id,
         row.write_id,
         row.owner_token,
+        row.digest,
         row.remaining,
         now,
     )

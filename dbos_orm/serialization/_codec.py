@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from hashlib import sha256
+from typing import Any, Final
 
 from dbos_orm.errors import SerializationError
 from dbos_orm.serialization._error_records import ErrorRecords, outline
@@ -13,6 +14,9 @@ from dbos_orm.serialization._json import JSONSerializer
 from dbos_orm.serialization._refusal import ROOT
 from dbos_orm.serialization._serializer import Serializer
 from dbos_orm.serialization._types import TypeRegistry
+
+_DIGEST_LENGTH: Final = 16
+"""Hexadecimal digits: 64 bits, of which one run compares a few with each other."""
 
 
 class Codec:
@@ -30,7 +34,8 @@ class Codec:
         self.types: TypeRegistry = types or own or TypeRegistry()
         self.name: str = default.name
         self._dumps = default.dumps
-        self._loads = {serializer.name: serializer.loads for serializer in (JSONSerializer(self.types), *given)}
+        self._json = JSONSerializer(self.types)
+        self._loads = {serializer.name: serializer.loads for serializer in (self._json, *given)}
         self._errors = ErrorRecords(self.types, self._accepts)
 
     def encode(self, value: object, *, root: str) -> str:
@@ -121,6 +126,18 @@ class Codec:
             for name, argument in _named(args, kwargs, signature):
                 self.encode(argument, root=f"arguments{name}")
             raise
+
+    def digest_of_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """A text that is the same for the same arguments in every process; None if they cannot be written.
+
+        From their JSON, whatever the application's serializer is: an encrypting one never writes the same text
+        twice, and neither does pickle.
+        """
+        try:
+            text = self._json.dumps({"args": list(args), "kwargs": kwargs})
+        except Exception:
+            return None
+        return sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
 
     def decode_arguments(self, payload: str, serializer: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Read the arguments of a call.

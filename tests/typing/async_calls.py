@@ -144,7 +144,15 @@ async def steps() -> None:
     assert_type(await dbos.step(len, name="length")("abc"), int)
     assert_type(await ask.options(timeout=1)("tea"), int)
 
+    both = await dbos.gather(ask("tea"), charge(1))
+    assert_type(both, tuple[int, str])
+    assert_type(await dbos.gather(*[charge(number) for number in range(3)]), list[str])
+    assert_type(await dbos.gather(ask("tea"), return_exceptions=True), tuple[int | BaseException])
+    assert_type(dbos.task(charge(1), name="charge"), asyncio.Task[str])
+
     await charge("1")  # refused
+    dbos.task(charge)  # refused
+    await dbos.gather(1)  # refused
     await weigh(1)  # refused
     await dbos.step(len, name="length")(7)  # refused
 

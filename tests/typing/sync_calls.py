@@ -8,7 +8,7 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from dbos_orm import DBOS, Call, Retry, StagedHandle, WorkflowHandle, WorkflowState
+from dbos_orm import DBOS, Call, Retry, StagedHandle, StepFuture, WorkflowHandle, WorkflowState
 
 T = TypeVar("T")
 
@@ -108,6 +108,16 @@ assert_type(first_of([1, 2]), int)
 assert_type(first_of(["a"]), str)
 assert_type(dbos.step(len, name="length")("abc"), int)
 assert_type(ask.options(timeout=1)("tea"), int)
+assert_type(charge.submit(1, currency="USD"), StepFuture[str])
+assert_type(ask.options(retry=None).submit("tea").result(timeout=1), int)
+assert_type(reserve.submit(42), StepFuture[int])
+assert_type(dbos.gather(checkout.start(42), charge.submit(1)), list[str])
+
+charge.submit("1")  # refused
+ask.options(time=1)  # refused
+reserve.submit("42")  # refused
+dbos.gather(charge(1))  # refused
+
 
 charge("1")  # refused
 charge(1, currency=7)  # refused
@@ -243,6 +253,8 @@ assert_type(shop.other(), int)
 assert_type(shop.price("tea"), int)
 assert_type(shop.weigh("tea"), float)
 assert_type(shop.weigh.options(timeout=1)("tea"), float)
+assert_type(shop.price.submit("tea"), StepFuture[int])
+assert_type(shop.store.submit(1), StepFuture[bool])
 assert_type(shop.store(1), bool)
 assert_type(shop.store.within(session, 1), bool)
 assert_type(shop.remove(1), bool)

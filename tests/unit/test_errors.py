@@ -55,6 +55,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "step": "3.2",
         "recorded": "charge",
         "called": "refund",
+        "arguments_differ": False,
     },
     "SerializationError": {"path": "result.items[3].price", "type_name": "Money", "advice": "register it"},
     "RemoteError": {"type_name": "shop:Oops", "message": "no", "traceback_text": "Traceback", "notes": ["n"]},
