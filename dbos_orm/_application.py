@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 from dbos_orm import _launching
 from dbos_orm._binds import ResolvedBind
@@ -17,6 +19,7 @@ from dbos_orm._operations import AnyOperations
 from dbos_orm._registry import Registry
 from dbos_orm._runtime import Runtime
 from dbos_orm._services.inline import InlineWork
+from dbos_orm._surroundings import Surroundings
 from dbos_orm.config import Config, Duration, seconds
 from dbos_orm.errors import ConfigurationError, NotLaunchedError
 from dbos_orm.handles import StepInfo, WorkflowInfo
@@ -26,14 +29,21 @@ from dbos_orm.serialization import Codec, JSONSerializer, PickleSerializer, Type
 class AnyDBOS(AnyOperations):
     """One application. Made at import, bound to a database, launched to execute; see ``DBOS`` and ``AsyncDBOS``."""
 
-    def __init__(self, *, name: str, modules: Sequence[str], config: Config) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        modules: Sequence[str],
+        run_context: Callable[[], AbstractContextManager[Any]] | None,
+        config: Config,
+    ) -> None:
         _require_name(name)
-        _require_settings(modules, config)
+        _require_settings(modules, run_context, config)
         self.name = name
         self.config = config
         self.types = TypeRegistry()
         self._modules = tuple(modules)
-        self._runtime = Runtime(_application(name, config, self.types))
+        self._runtime = Runtime(_application(name, config, self.types, Surroundings(run_context)))
         self._launched: _launching.Launched | None = None
         self._resolved: ResolvedBind | None = None
         _watch_forks_and_exit(self)
@@ -146,14 +156,18 @@ def _require_name(name: object) -> None:
         raise ConfigurationError("name", name, "the application's name, a text", 'write DBOS(engine, name="shop")')
 
 
-def _require_settings(modules: object, config: object) -> None:
+def _require_settings(modules: object, run_context: object, config: object) -> None:
     if isinstance(modules, str):
         raise ConfigurationError("modules", modules, "a list of module names", f"write modules=[{modules!r}]")
+    if run_context is not None and not callable(run_context):
+        raise ConfigurationError(
+            "run_context", run_context, "a function that gives a context manager", "write run_context=app.app_context"
+        )
     if not isinstance(config, Config):
         raise ConfigurationError("config", config, "a Config", "write config=Config(...)")
 
 
-def _application(name: str, config: Config, types: TypeRegistry) -> Application:
+def _application(name: str, config: Config, types: TypeRegistry, surroundings: Surroundings) -> Application:
     types.register(WorkflowInfo)
     types.register(StepInfo)
     serializers = [JSONSerializer(types), *config.serializers]
@@ -162,7 +176,7 @@ def _application(name: str, config: Config, types: TypeRegistry) -> Application:
     default = next(serializer for serializer in serializers if serializer.name == config.serializer)
     others = [serializer for serializer in serializers if serializer is not default]
     codec = Codec(default, others)
-    return Application(name, config, Clock(), codec, Registry(name), IdentifierSource())
+    return Application(name, config, Clock(), codec, Registry(name), IdentifierSource(), surroundings)
 
 
 def _watch_forks_and_exit(application: AnyDBOS) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 from dbos_orm._context import logger
 from dbos_orm._dialects import prepare_sqlite_connections, require_sqlite_file, sqlite_engine
 from dbos_orm._dialects._urls import DEFAULT_URL, URL_VARIABLE, default_url, normalized_url
+from dbos_orm._surroundings import NOTHING, Surroundings
 from dbos_orm.errors import ConfigurationError
 
 SyncBind: TypeAlias = Engine | Connection | sessionmaker[Any] | scoped_session[Any] | URL | str
@@ -38,7 +39,7 @@ class ResolvedBind(NamedTuple):
     connection: Connection | AsyncConnection | None = None
 
 
-def resolve_sync(bind: SyncBind | None) -> ResolvedBind:
+def resolve_sync(bind: SyncBind | None, surroundings: Surroundings = NOTHING) -> ResolvedBind:
     """The engine behind a bind; without one DBOS_DATABASE_URL, or a SQLite file in the working directory.
 
     Raises:
@@ -56,7 +57,7 @@ def resolve_sync(bind: SyncBind | None) -> ResolvedBind:
         factory = bind.session_factory if isinstance(bind, scoped_session) else bind
         found: Any = getattr(factory, "kw", {}).get("bind")
         if not isinstance(found, Engine):
-            raise _no_engine(bind, "sessionmaker(engine)")
+            found = _default_engine(bind, factory, surroundings, "sessionmaker(engine)")
         return _checked(found, factory)._replace(registry=bind if isinstance(bind, scoped_session) else None)
     raise ConfigurationError(
         "bind",
@@ -66,7 +67,7 @@ def resolve_sync(bind: SyncBind | None) -> ResolvedBind:
     )
 
 
-def resolve_async(bind: AsyncBind | None) -> ResolvedBind:
+def resolve_async(bind: AsyncBind | None, surroundings: Surroundings = NOTHING) -> ResolvedBind:
     """``resolve_sync`` for asynchronous engines; a URL gets an asynchronous driver."""
     if bind is None or isinstance(bind, (str, URL)):
         url = _with_async_driver(_default() if bind is None else bind)
@@ -83,10 +84,11 @@ def resolve_async(bind: AsyncBind | None) -> ResolvedBind:
     if isinstance(bind, (async_sessionmaker, async_scoped_session)):
         factory: Any = bind.session_factory if isinstance(bind, async_scoped_session) else bind
         found = getattr(factory, "kw", {}).get("bind")
-        if not isinstance(found, AsyncEngine):
-            raise _no_engine(bind, "async_sessionmaker(engine)")
+        inner = found.sync_engine if isinstance(found, AsyncEngine) else None
+        if inner is None:
+            inner = _default_engine(bind, factory, surroundings, "async_sessionmaker(engine)")
         registry = bind if isinstance(bind, async_scoped_session) else None
-        return _checked(found.sync_engine, factory)._replace(registry=registry)
+        return _checked(inner, factory)._replace(registry=registry)
     raise ConfigurationError(
         "bind",
         bind,
@@ -140,5 +142,25 @@ def _checked(engine: Engine, factory: Callable[..., Any]) -> ResolvedBind:
     return ResolvedBind(engine, factory)
 
 
-def _no_engine(bind: object, example: str) -> ConfigurationError:
-    return ConfigurationError("bind", bind, "a maker of sessions that is bound to an engine", f"make it with {example}")
+def _default_engine(bind: object, factory: Callable[..., Any], surroundings: Surroundings, example: str) -> Engine:
+    """The engine that sessions use which choose theirs for themselves, as those of Flask-SQLAlchemy do."""
+
+    def ask() -> object:
+        session = factory()
+        return getattr(session, "sync_session", session).get_bind()
+
+    try:
+        found = surroundings.call(None, ask)
+    except Exception as error:
+        problem = str(error).strip().partition("\n")[0]
+        raise ConfigurationError(
+            "bind",
+            bind,
+            f"a maker of sessions that tells its engine ({type(error).__name__}: {problem})",
+            f"make it with {example}; if it needs a framework's context: DBOS(..., run_context=app.app_context)",
+        ) from error
+    if not isinstance(found, Engine):
+        raise ConfigurationError(
+            "bind", bind, "a maker of sessions that is bound to an engine", f"make it with {example}"
+        )
+    return found

@@ -52,6 +52,9 @@ class _AnyStep(Decorated, Generic[P, R]):
         digest = binding.environment.digest_of(key, args, kwargs) if key.scope else None
         return binding, frame, StepCall(key, self.name, self._function, args, kwargs, self._settings, digest)
 
+    def _around(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        return self._runtime.application.surroundings.around(None, call)
+
     def _plain_timeout(self) -> timedelta | None:
         """The time limit of a plain call: none in a transaction, whose session belongs to one thread and task."""
         return None if current_transaction.get() is not None else self._settings.timeout
@@ -107,7 +110,7 @@ class Step(_AnyStep[P, R]):
         if timeout is None:
             return cast("R", self._function(*args, **kwargs))
         with _attempt_within(self.name, timeout) as limit:
-            return cast("R", unwrap(call_within(limit, partial(self._function, *args, **kwargs))))
+            return cast("R", unwrap(call_within(limit, self._around(partial(self._function, *args, **kwargs)))))
 
 
 class AsyncStep(AwaitedWhenCalled, _AnyStep[P, R]):
@@ -147,12 +150,12 @@ class AsyncStep(AwaitedWhenCalled, _AnyStep[P, R]):
         return cast("R", unwrap(await async_driver_of(binding).run(step(binding.environment, frame, call))))
 
     async def _run_plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-        return cast("R", await asyncio.to_thread(self._function, *args, **kwargs))
+        return cast("R", await asyncio.to_thread(self._around(partial(self._function, *args, **kwargs))))
 
     async def _run_limited(self, timeout: timedelta, call: Callable[[], Any]) -> R:
         with _attempt_within(self.name, timeout) as limit:
             if self._is_sync:
-                return cast("R", unwrap(await call_within_async(limit, call)))
+                return cast("R", unwrap(await call_within_async(limit, self._around(call))))
             return cast("R", unwrap(await await_within(limit, call())))
 
 

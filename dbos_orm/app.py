@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from math import inf
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from dbos_orm import _launching
 from dbos_orm._application import AnyDBOS
@@ -25,6 +26,8 @@ class DBOS(SyncOperations, AnyDBOS):
     ``shutdown()``; afterwards it may be launched again.
 
     Without a bind it takes DBOS_DATABASE_URL, else the SQLite file ``dbos.sqlite`` in the working directory.
+    ``modules`` are imported at launch. ``run_context`` makes a context manager that is entered around each run on a
+    thread of the library's, for example ``app.app_context`` of Flask.
     """
 
     def __init__(
@@ -33,9 +36,12 @@ class DBOS(SyncOperations, AnyDBOS):
         *,
         name: str,
         modules: Sequence[str] = (),
+        run_context: Callable[[], AbstractContextManager[Any]] | None = None,
         config: Config | None = None,
     ) -> None:
-        super().__init__(name=name, modules=modules, config=Config() if config is None else config)
+        super().__init__(
+            name=name, modules=modules, run_context=run_context, config=Config() if config is None else config
+        )
         self._given = bind
         if bind is not None:
             self._runtime.bind_given = lambda: self.bind(bind)
@@ -46,7 +52,7 @@ class DBOS(SyncOperations, AnyDBOS):
         Raises:
             ConfigurationError: the bind cannot work, or the application is launched.
         """
-        self._bind(resolve_sync(bind))
+        self._bind(resolve_sync(bind, self._runtime.application.surroundings))
         self._given = bind
         self._runtime.bind_given = lambda: self.bind(bind)
         return self
@@ -67,7 +73,7 @@ class DBOS(SyncOperations, AnyDBOS):
         if bind is not None:
             self.bind(bind)
         elif self._runtime.binding is None:
-            self._bind(resolve_sync(self._given))
+            self._bind(resolve_sync(self._given, self._runtime.application.surroundings))
         binding = self._runtime.bound("launch()")
         try:
             self._require_inline(inline=inline)

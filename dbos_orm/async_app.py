@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from functools import partial
 from math import inf
 from types import TracebackType
@@ -37,9 +38,12 @@ class AsyncDBOS(AsyncOperations, AnyDBOS):
         *,
         name: str,
         modules: Sequence[str] = (),
+        run_context: Callable[[], AbstractContextManager[Any]] | None = None,
         config: Config | None = None,
     ) -> None:
-        super().__init__(name=name, modules=modules, config=Config() if config is None else config)
+        super().__init__(
+            name=name, modules=modules, run_context=run_context, config=Config() if config is None else config
+        )
         self.gather = typed_as(asyncio.gather, self._gathered)
         """``asyncio.gather`` for a workflow: coroutines are numbered in their order, so that steps can be called in
         them. It waits for all of them, and then raises the first error in their order."""
@@ -53,7 +57,7 @@ class AsyncDBOS(AsyncOperations, AnyDBOS):
         Raises:
             ConfigurationError: the bind cannot work, or the application is launched.
         """
-        self._bind(resolve_async(bind))
+        self._bind(resolve_async(bind, self._runtime.application.surroundings))
         self._given = bind
         self._runtime.bind_given = lambda: self.bind(bind)
         return self
@@ -93,7 +97,7 @@ class AsyncDBOS(AsyncOperations, AnyDBOS):
         if bind is not None:
             self.bind(bind)
         elif self._runtime.binding is None:
-            self._bind(resolve_async(self._given))
+            self._bind(resolve_async(self._given, self._runtime.application.surroundings))
         binding = self._runtime.bound("launch()")
         async_driver_of(binding).loop = loop
         resolved = self._resolved

@@ -104,18 +104,29 @@ class AsyncDriver:
         try:
             with self._source.lent(effect.session):
                 if effect.frame is None or effect.frame.step is None:
-                    return await _called(effect)
+                    return await self._called(effect)
                 return await self._invoke_step(effect, effect.frame.run)
         finally:
             current_transaction.reset(transaction)
             current_frame.reset(frame)
+
+    async def _called(self, effect: effects.Invoke) -> Outcome:
+        call = partial(effect.function, *effect.arguments, **effect.keywords)
+        try:
+            if inspect.iscoroutinefunction(effect.function):
+                return Returned(await call()) if effect.limit is None else await await_within(effect.limit, call())
+            run = None if effect.frame is None else effect.frame.run
+            inside = self._environment.surroundings.around(run, call)
+            return await (_in_thread(inside) if effect.limit is None else call_within_async(effect.limit, inside))
+        except BaseException as error:
+            return Raised(error)
 
     async def _invoke_step(self, effect: effects.Invoke, run: Run) -> Outcome:
         """Call a step; if the run is ended meanwhile, cancel the step where it awaits."""
         task = asyncio.current_task()
         assert task is not None
         with _interrupted(run, task.cancel) as interrupts:
-            outcome = await _called(effect)
+            outcome = await self._called(effect)
         if interrupts.count and run.stop is not None:
             task.uncancel()
             if isinstance(outcome, Raised) and isinstance(outcome.error, asyncio.CancelledError):
@@ -338,16 +349,6 @@ class _Waiting:
     def _set_threadsafe(self) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._event.set)
-
-
-async def _called(effect: effects.Invoke) -> Outcome:
-    call = partial(effect.function, *effect.arguments, **effect.keywords)
-    try:
-        if inspect.iscoroutinefunction(effect.function):
-            return Returned(await call()) if effect.limit is None else await await_within(effect.limit, call())
-        return await (_in_thread(call) if effect.limit is None else call_within_async(effect.limit, call))
-    except BaseException as error:
-        return Raised(error)
 
 
 async def _in_thread(call: Callable[[], Any]) -> Outcome:

@@ -26,6 +26,7 @@ from dbos_orm._flows.effects import RunBody, Spawn
 from dbos_orm._flows.environment import Environment
 from dbos_orm._identifiers import IdentifierSource
 from dbos_orm._registry import Registry
+from dbos_orm._surroundings import NOTHING, Surroundings
 from dbos_orm.config import Config
 from dbos_orm.serialization import Codec
 
@@ -43,6 +44,7 @@ class Application:
     codec: Codec
     registry: Registry
     identifiers: IdentifierSource
+    surroundings: Surroundings = NOTHING
 
 
 @dataclass(slots=True)
@@ -112,6 +114,7 @@ def environment_of(application: Application, dialect: Dialect, runs: ActiveRuns)
         dialect,
         application.identifiers,
         runs.drop,
+        application.surroundings,
     )
 
 

@@ -102,7 +102,9 @@ class SyncDriver:
         transaction = current_transaction.set(self._transaction_of(effect))
         try:
             if effect.limit is not None:
-                return call_within(effect.limit, partial(effect.function, *effect.arguments, **effect.keywords))
+                call = partial(effect.function, *effect.arguments, **effect.keywords)
+                run = None if effect.frame is None else effect.frame.run
+                return call_within(effect.limit, self._environment.surroundings.around(run, call))
             if effect.session is None:
                 return Returned(effect.function(*effect.arguments, **effect.keywords))
             with self._source.lent(effect.session):
@@ -130,9 +132,11 @@ class SyncDriver:
 
     def _work(self, effect: effects.Spawn) -> None:
         try:
-            outcome = self._execute(effects.Execute(effect.run, effect.body))
+            execute = partial(self._execute, effects.Execute(effect.run, effect.body))
+            outcome = self._environment.surroundings.call(effect.run, execute)
         except BaseException as error:
             outcome = Raised(error)
+            self._runs.end(effect.run)  # where it could not even begin
         report(effect.run, outcome)
 
     def _transaction_of(self, effect: effects.Invoke) -> OpenTransaction | None:
@@ -179,7 +183,8 @@ class SyncDriver:
 
     def submit(self, run: Run, flow: Flow[Outcome]) -> SubmittedStep:
         """Run a step of a run beside it, on a worker thread if one is free."""
-        submitted = SubmittedStep(run, lambda: self.run(flow))
+        perform = self._environment.surroundings.around(run, lambda: self.run(flow))
+        submitted = SubmittedStep(run, perform)
         self._threads.submit(submitted.work, is_part=True)
         return submitted
 

@@ -14,6 +14,7 @@ from dbos_orm._identifiers import IdentifierSource
 from dbos_orm._outcomes import Raised, Returned
 from dbos_orm._registry import Registry
 from dbos_orm._store.entries import Kind, StepEntry
+from dbos_orm._surroundings import NOTHING, Surroundings
 from dbos_orm.config import Config
 from dbos_orm.errors import OwnershipLost, SerializationError
 from dbos_orm.serialization import Codec
@@ -32,6 +33,7 @@ class Environment:
     identifiers: IdentifierSource
     drop: Callable[[Run], None]
     """Takes a run that is stored, perhaps, and that nobody here executes: whoever can may have it."""
+    surroundings: Surroundings = NOTHING
 
     def instant(self) -> str:
         """The present instant as text, for columns that are for people."""

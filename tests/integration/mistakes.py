@@ -121,6 +121,7 @@ SETTINGS = [
     wrong("name", None, lambda app: DBOS(name=None)),  # type: ignore[arg-type]
     wrong("name", "a\x00", lambda app: AsyncDBOS(name="a\x00")),
     wrong("modules", "shop.orders", lambda app: DBOS(name="shop", modules="shop.orders"), "a list of module names"),
+    wrong("run_context", 7, lambda app: DBOS(name="shop", run_context=SEVEN), "gives a context manager"),
     wrong("config", {}, lambda app: DBOS(name="shop", config={})),  # type: ignore[arg-type]
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 import threading
@@ -244,7 +245,7 @@ def test_workflows_that_nobody_here_can_continue_are_reported(
     with caplog.at_level(logging.WARNING, "dbos_orm"):
         new, _ = launch("2")
     try:
-        assert [message for message in caplog.messages if message.startswith("1 interrupted workflows wait")] != []
+        assert [message for message in caplog.messages if message.startswith("1 stored workflows wait")] != []
         assert new.handle(handle.workflow_id).status() is WorkflowState.ENQUEUED
     finally:
         new.shutdown(0)
@@ -257,6 +258,38 @@ def test_modules_are_imported_at_launch(
     monkeypatch.syspath_prepend(tmp_path)
     with DBOS(database.make_engine(), name="shop", modules=["imported_at_launch"]):
         assert "imported_at_launch" in sys.modules
+
+
+ORDERS = """
+from tests.integration import test_lifecycle
+
+@test_lifecycle.REGISTERING[-1].workflow(name="orders.place")
+def place() -> str:
+    return "placed"
+"""
+
+REGISTERING: list[DBOS] = []
+
+
+def test_a_module_that_was_forgotten_is_seen_at_the_start(
+    database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "shop_orders.py").write_text(ORDERS)
+    sys.modules.pop("shop_orders", None)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(f"{__name__}.REGISTERING", [DBOS(database.make_engine(), name="shop")])
+    handle = importlib.import_module("shop_orders").place.start()  # bound, not launched: no version is known yet
+    with caplog.at_level(logging.INFO, "dbos_orm"), DBOS(database.make_engine(), name="shop"):
+        assert ": 0 workflows, 0 steps and transactions" in caplog.text
+        assert "1 stored workflows wait" in caplog.text
+        assert "1 of orders.place" in caplog.text
+    caplog.clear()
+    del sys.modules["shop_orders"]
+    REGISTERING.append(DBOS(database.make_engine(), name="shop", modules=["shop_orders"], config=SOON))
+    with caplog.at_level(logging.INFO, "dbos_orm"), REGISTERING[-1] as dbos:
+        assert ": 1 workflows, 0 steps and transactions" in caplog.text
+        assert "stored workflows wait" not in caplog.text
+        assert dbos.handle(handle.workflow_id).result(PATIENCE) == "placed"
 
 
 def test_two_instances_live_in_one_process(database: TestDatabase) -> None:
