@@ -25,3 +25,14 @@ def async_engine_for(url: URL | str, **options: Any) -> AsyncEngine:
     if url.get_backend_name() == "sqlite":
         prepare_sqlite_connections(engine.sync_engine)
     return engine
+
+
+def async_url(url: URL | str) -> URL | str:
+    """The URL of the same database with an asynchronous driver."""
+    text = url if isinstance(url, str) else url.render_as_string(hide_password=False)
+    for sync, asynchronous in (
+        ("postgresql+psycopg2:", "postgresql+asyncpg:"),
+        ("sqlite:", "sqlite+aiosqlite:"),
+    ):
+        text = text.replace(sync, asynchronous, 1)
+    return text

@@ -141,7 +141,7 @@ def post(session: Session, workflow_id: str, step: str, account: str) -> int:
     return session.scalars(select(Account.postings).where(Account.name == account)).one()
 
 
-KEPT_STEPS = 3
+KEPT_STEPS = 5
 """How often a ``keep`` posts, with its children."""
 BRIEF_STEPS = 3
 """How often a ``brief`` posts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
@@ -16,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from dbos_orm import DBOS, AsyncDBOS, Config, Retry, WorkflowState
 from tests.acceptance.books import BRIEF_STEPS, QUICK, Colour, Keeper, Note, World, nowhere, post
-from tests.engines import async_engine_for, engine_for
+from tests.engines import async_engine_for, async_url, engine_for
 
 T = TypeVar("T")
 
@@ -143,7 +144,9 @@ class SyncKeeper(Keeper):
             total += handle.result()
             waiting = idle.start()
             waiting.cancel()
+            total += sum(dbos.gather(*[post_once.submit(account, side) for side in ("left", "right")]))
             dbos.sleep(0.05)
+            dbos.step(time.sleep, name="linger").submit(0.05)  # goes on when the function returns
             return total
 
         @dbos.workflow(name="family")
@@ -249,7 +252,7 @@ class AsyncKeeper(Keeper):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     async def _bind(self) -> None:
-        self._engine = async_engine_for(_async_url(self._url))
+        self._engine = async_engine_for(async_url(self._url))
         self.application.bind(self._engine)
 
     async def _launch(self) -> None:
@@ -335,8 +338,13 @@ class AsyncKeeper(Keeper):
             total += await handle.result()
             waiting = await idle.start()
             await waiting.cancel()
-            await dbos.sleep(0.05)
+            total += sum(await dbos.gather(*[side(account, name) for name in ("left", "right")]))
+            dbos.task(dbos.sleep(0.05))  # goes on when the function returns
             return total
+
+        async def side(account: str, name: str) -> int:
+            await visit(name)
+            return await post_once(account, name)
 
         @dbos.workflow(name="family")
         async def family(account: str) -> int:
@@ -385,13 +393,3 @@ def keeper(
     """The books in one colour."""
     kind = SyncKeeper if colour == "sync" else AsyncKeeper
     return kind(url, world, at, config)
-
-
-def _async_url(url: URL | str) -> URL | str:
-    text = url if isinstance(url, str) else url.render_as_string(hide_password=False)
-    for sync, asynchronous in (
-        ("postgresql+psycopg2:", "postgresql+asyncpg:"),
-        ("sqlite:", "sqlite+aiosqlite:"),
-    ):
-        text = text.replace(sync, asynchronous, 1)
-    return text

@@ -37,6 +37,7 @@ KINDS = [
     "Change",
     "Pause",
     "AwaitCompletion",
+    "AwaitOpened",
     "OpenSession",
     "Flush",
     "RecordIn",
@@ -74,7 +75,7 @@ def test_a_process_killed_at_any_kind_of_effect_is_continued_at_once_and_its_row
         results = {workflow_id: books.call("keep", workflow_id, workflow_id) for workflow_id in deaths}
         eventually(lambda: not ledger.unfinished(), timeout=15)
 
-    assert results == dict.fromkeys(deaths, 1 + 2 + 3)
+    assert results == dict.fromkeys(deaths, 1 + 2 + 3 + 4 + 5)
     ledger.check_postings(dict.fromkeys(deaths, KEPT_STEPS))
     visits = world.visits
     assert all(visits[f"{workflow_id} first"] >= 1 for workflow_id in deaths)
