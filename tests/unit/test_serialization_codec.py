@@ -216,3 +216,16 @@ def test_the_registry_of_a_codec_without_json_can_be_given(types: TypeRegistry) 
 
     assert Codec(PickleSerializer(), types=types).types is types
     assert Codec(PickleSerializer(), types=types).decode(f'{{"${__name__}:Money":{{"cents":1}}}}', "json") == Money(1)
+
+
+def test_the_digest_of_arguments_does_not_depend_on_the_serializer(types: TypeRegistry) -> None:
+    codecs = [Codec(JSONSerializer(types)), Codec(PickleSerializer(), types=types), Codec(Failing(), types=types)]
+    digests = {codec.digest_of_arguments((1, {"b", "a", "c"}), {"note": "x"}) for codec in codecs}
+    (digest,) = digests
+    assert digest is not None
+    assert len(digest) == 16
+    assert codecs[0].digest_of_arguments((1, {"b", "a", "c"}), {"note": "y"}) != digest
+
+
+def test_arguments_that_cannot_be_written_have_no_digest(codec: Codec) -> None:
+    assert codec.digest_of_arguments((1, object()), {}) is None

@@ -97,3 +97,27 @@ def test_closing_ends_the_threads_and_drops_what_waits() -> None:
     may_go_on.set()
     eventually(lambda: not [each for each in threading.enumerate() if each.name.startswith("closed")])
     assert ran == []
+
+
+def test_parts_of_jobs_that_have_begun_come_first() -> None:
+    threads = WorkerThreads(1, "test")
+    may_go_on, is_running, ran = threading.Event(), threading.Event(), list[str]()
+
+    def job() -> None:
+        is_running.set()
+        assert may_go_on.wait(PATIENCE)
+
+    def forgotten() -> None:
+        ran.append("forgotten")
+
+    threads.submit(job)
+    assert is_running.wait(PATIENCE)
+    threads.submit(lambda: ran.append("job"))
+    for part in (lambda: ran.append("first part"), forgotten, lambda: ran.append("second part")):
+        threads.submit(part, is_part=True)
+    threads.withdraw_part(forgotten)
+    threads.withdraw_part(forgotten)
+    may_go_on.set()
+    eventually(lambda: len(ran) == 3)
+    assert ran == ["first part", "second part", "job"]
+    threads.close()
