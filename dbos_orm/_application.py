@@ -83,6 +83,7 @@ class AnyDBOS(AnyOperations):
     def _launch(self, *, migrate: bool | None) -> None:
         assert self._resolved is not None
         may_migrate = self._resolved.is_default if migrate is None else migrate
+        self._runtime.bound("launch()").databases.may_create = migrate is True
         self._launched = _launching.launch(self._runtime, modules=self._modules, migrate=may_migrate)
 
     def _launch_inline(self, *, migrate: bool | None) -> None:

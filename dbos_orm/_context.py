@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 from dbos_orm._clock import steady_seconds
 from dbos_orm._time_limits import TimeLimit
@@ -125,7 +125,8 @@ class Run:
     ``stop`` is what the next durable operation raises instead of doing anything: once it is set the
     run records nothing more. ``failure`` is why, where that is this process's trouble and not the
     workflow's. ``history`` is None on a fresh run, which has nothing to look up;
-    ``is_recovered`` says that it is to be loaded. ``expires`` is the
+    ``is_recovered`` says that it is to be loaded, and ``is_continued`` that another owner may have run it before,
+    whether or not that left a history. ``expires`` is the
     deadline on the steady clock. ``outer`` is the run whose direct call this is. ``interrupts`` wake what
     waits in this run. ``reads_deadline``: the database has computed the deadline, by its own clock. ``opened``,
     in the order in which they were opened, are the tasks or submitted steps that still work for it.
@@ -138,6 +139,7 @@ class Run:
     owner_token: str
     launch: Launch
     is_async: bool
+    generation: str
     outer: Run | None = None
     parent_id: str | None = None
     deadline: datetime | None = None
@@ -149,6 +151,7 @@ class Run:
     reads_deadline: bool = False
     is_timed_out: bool = False
     is_recovered: bool = False
+    is_continued: bool = False
     interrupts: set[Callable[[], None]] = field(default_factory=set)
     opened: dict[Any, None] = field(default_factory=dict)
     randoms: dict[str, random.Random] = field(default_factory=dict)
@@ -162,6 +165,13 @@ class Run:
         if is_first:
             for interrupt in self.interrupts.copy():
                 interrupt()
+
+    def stop_here(self, failure: Exception) -> NoReturn:
+        """End the run in this process for a trouble that is no outcome of the workflow: it is continued later."""
+        self.failure = failure
+        self.end_with(OwnershipLost(self.workflow_id))
+        assert self.stop is not None
+        raise self.stop from failure
 
     def limit(self, deadline: datetime | None, remaining: float | None) -> None:
         """Set the deadline, with the seconds that are left until it by the clock of the database."""
@@ -235,13 +245,14 @@ class Frame(NamedTuple):
 
 
 class OpenTransaction:
-    """One attempt of the transaction that is running: its session, and which binding that belongs to."""
+    """One attempt of a transaction, while it is open: its session, where that came from, and whose it is."""
 
-    __slots__ = ("_started", "binding", "session")
+    __slots__ = ("_started", "name", "session", "source")
 
-    def __init__(self, session: Any, binding: object) -> None:
+    def __init__(self, session: Any, source: object, name: str) -> None:
         self.session = session
-        self.binding = binding
+        self.source = source
+        self.name = name
         self._started = 0
 
     def number_start(self) -> int:

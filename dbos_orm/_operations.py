@@ -166,6 +166,6 @@ class AnyOperations:
     def _session(self) -> Any:
         transaction = current_transaction.get()
         binding = self._runtime.binding
-        if transaction is None or binding is None or transaction.binding is not binding.source:
+        if transaction is None or binding is None or not binding.databases.opened(transaction):
             raise NotInWorkflowError("dbos.session")
         return transaction.session

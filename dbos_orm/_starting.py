@@ -252,6 +252,7 @@ def _owned_run(
         token,
         launch,
         workflow.is_async,
+        entry.generation,
         outer=outer,
         parent_id=entry.parent_id,
     )

@@ -7,14 +7,17 @@ from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from dbos_orm._callables import AwaitedWhenCalled, Decorated
-from dbos_orm._context import Frame, current_frame, current_transaction
+from dbos_orm._context import Frame, OpenTransaction, current_frame, current_transaction
 from dbos_orm._drivers.binding import Binding
-from dbos_orm._flows.effects import Flow, Outcome
+from dbos_orm._drivers.databases import Databases
+from dbos_orm._drivers.sessions import SessionSource, source_of
+from dbos_orm._flows.effects import Flow, Maker, Outcome
 from dbos_orm._flows.transacting import TransactionCall, plain_transaction, transaction
 from dbos_orm._futures import StepFuture, refuse_in_transaction, submit, submit_plain
 from dbos_orm._outcomes import unwrap
 from dbos_orm._runtime import Runtime, body_frame
 from dbos_orm._settings import TransactionSettings
+from dbos_orm.errors import SessionMisuseError
 from dbos_orm.handles import async_driver_of
 
 S = TypeVar("S")
@@ -49,11 +52,21 @@ class _AnyTransaction(Decorated, Generic[S, P, R]):
             return self  # the session is first: not a method, but a function that a class has an attribute of
         return self._as_method(_function=MethodType(self._function, instance), _position=0)
 
-    def _joined(self, args: tuple[Any, ...]) -> list[Any] | None:
-        """The arguments with the session of the transaction that is running here, if one of this database is."""
-        outer = current_transaction.get()
-        if outer is None or self._runtime.binding is None or outer.binding is not self._runtime.binding.source:
+    def _outer(self) -> tuple[Databases, OpenTransaction] | None:
+        """The transaction of this application that is running here, if one is."""
+        outer, binding = current_transaction.get(), self._runtime.binding
+        if outer is None or binding is None or not binding.databases.opened(outer):
             return None
+        return binding.databases, outer
+
+    def _joined(self, outer: OpenTransaction, source: SessionSource, args: tuple[Any, ...]) -> list[Any]:
+        """The arguments with the session of the outer transaction, which is of the same database."""
+        around = source_of(outer)
+        if source.database is not around.database:
+            raise SessionMisuseError(
+                f"transaction {self.name!r} on {source.url} was called inside {outer.name!r} on {around.url}",
+                "two databases do not commit together; call one after the other, from the workflow",
+            )
         return self._with_session(outer.session, args)
 
     def _with_session(self, session: Any, args: tuple[Any, ...]) -> list[Any]:
@@ -62,7 +75,8 @@ class _AnyTransaction(Decorated, Generic[S, P, R]):
     def _flow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Frame | None, Flow[Outcome]]:
         """The flow of a call; of a step in a workflow, with the frame in which its number was drawn."""
         binding, frame = self._runtime.bound(self.name), body_frame(self._runtime, self.name)
-        env, given = binding.environment, (self.name, self._function, self._position, args, kwargs, self._settings)
+        env, source = binding.environment, binding.databases.known(self._settings.sessionmaker)
+        given = (self.name, self._function, self._position, args, kwargs, self._settings, source)
         if frame is None:
             return binding, None, plain_transaction(env, current_frame.get(), TransactionCall(*given))
         key = frame.scope.draw()
@@ -88,9 +102,12 @@ class Transaction(_AnyTransaction[S, P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the transaction, or give what is recorded of it."""
-        joined = self._joined(args)
-        if joined is not None:
-            return cast("R", self._function(*joined, **kwargs))
+        found = self._outer()
+        if found is not None:
+            databases, outer = found
+            maker = self._settings.sessionmaker
+            source = databases.main if maker is None else databases.locate(maker)
+            return cast("R", self._function(*self._joined(outer, source, args), **kwargs))
         binding, _, flow = self._flow(args, kwargs)
         return cast("R", unwrap(binding.driver.run(flow)))
 
@@ -124,11 +141,18 @@ class AsyncTransaction(AwaitedWhenCalled, _AnyTransaction[S, P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
         """Run the transaction, or give what is recorded of it, when awaited."""
-        joined = self._joined(args)
-        if joined is not None:
-            return cast("Coroutine[None, None, R]", self._function(*joined, **kwargs))
-        binding, _, flow = self._flow(args, kwargs)
-        return self._run(binding, flow)
+        found = self._outer()
+        if found is None:
+            binding, _, flow = self._flow(args, kwargs)
+            return self._run(binding, flow)
+        databases, outer = found
+        if self._settings.sessionmaker is not None:
+            return self._join(outer, self._settings.sessionmaker, args, kwargs)
+        return cast("Coroutine[None, None, R]", self._function(*self._joined(outer, databases.main, args), **kwargs))
+
+    async def _join(self, outer: OpenTransaction, maker: Maker, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        source = await async_driver_of(self._runtime.bound(self.name)).sessions.locate(maker)
+        return cast("R", await self._function(*self._joined(outer, source, args), **kwargs))
 
     async def _run(self, binding: Binding, flow: Flow[Outcome]) -> R:
         return cast("R", unwrap(await async_driver_of(binding).run(flow)))

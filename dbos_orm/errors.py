@@ -6,6 +6,7 @@
         ├── NotBoundError                    no database was given yet
         ├── NotLaunchedError                 bound, but not executing
         ├── SchemaVersionError               the tables are older or newer than the library
+        ├── TransactionOutputMissingError    a second database lacks the one table that it needs
         ├── DatabaseUnavailableError         the database did not answer in the time allowed
         ├── ForkedProcessError               launched before a fork, used after it
         ├── ConflictingRegistrationError     one name, two functions
@@ -52,7 +53,7 @@ class DBOSError(Exception):
     """Anything that this library reports; catch it to catch all of them."""
 
     def __reduce__(self) -> Reduced:
-        return _reduce(self)
+        return reduced(self, _stand_in)
 
 
 class ConfigurationError(DBOSError):
@@ -68,9 +69,7 @@ class NotBoundError(DBOSError):
 
     def __init__(self, operation: str, application: str) -> None:
         self.operation, self.application = operation, application
-        super().__init__(
-            f"{operation}: application {application!r} has no database; call bind(engine) or launch(engine)"
-        )
+        super().__init__(f"{operation}: application {application!r} has no database; call bind() or launch(engine)")
 
 
 class NotLaunchedError(DBOSError):
@@ -88,6 +87,14 @@ class SchemaVersionError(DBOSError):
         self.found, self.expected, self.command = found, expected, command
         state = "has no tables of dbos_orm" if found is None else f"is at schema revision {found!r}"
         super().__init__(f"the database {state}, expected revision {expected!r}; run: {command}")
+
+
+class TransactionOutputMissingError(DBOSError):
+    """The database of a transaction's ``sessionmaker`` has no ``table``; ``url`` comes without password."""
+
+    def __init__(self, url: str, table: str) -> None:
+        self.url, self.table = url, table
+        super().__init__(f"database {url!r} has no table {table!r}; run: dbos-orm migrate --transaction-output {url}")
 
 
 class DatabaseUnavailableError(DBOSError):
@@ -367,7 +374,7 @@ class _Unwinding(BaseException):
         super().__init__(f"workflow {workflow_id!r} {self._meaning}; let this exception pass")
 
     def __reduce__(self) -> Reduced:
-        return _reduce(self)
+        return reduced(self, _stand_in)
 
 
 class WorkflowCancelled(_Unwinding):
@@ -386,10 +393,6 @@ class OwnershipLost(_Unwinding):
     """Raised in a run whose workflow another process owns now: it ends quietly and records nothing."""
 
     _meaning = "belongs to another process now"
-
-
-def _reduce(error: BaseException) -> Reduced:
-    return reduced(error, _stand_in)
 
 
 def _stand_in(error: BaseException) -> BaseException:

@@ -17,19 +17,24 @@ from typing import Final
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Connection, Engine, create_mock_engine
+from sqlalchemy.schema import CreateTable
 
 from dbos_orm._dialects._urls import normalized_url
+from dbos_orm._store import second_database
 from dbos_orm._store.revision import HEAD, REVISIONS, UPDATE_COMMAND, lock_schema, schema_revision
 from dbos_orm.errors import ConfigurationError, SchemaVersionError
+from dbos_orm.models import TransactionOutput
 
 __all__ = [
     "alone",
+    "create_transaction_output",
     "current",
     "downgrade",
     "downgrade_connection",
     "script_location",
     "sql",
+    "transaction_output_sql",
     "upgrade",
     "upgrade_connection",
 ]
@@ -60,6 +65,16 @@ def upgrade_connection(connection: Connection, revision: str = "head") -> str | 
         found = _require_known_revision(connection)
         _run(connection, command.upgrade, revision)
     return found
+
+
+def create_transaction_output(connection: Connection) -> bool:
+    """Create ``dbos_transaction_output`` unless it is there: all that a database without workflows needs.
+
+    Returns whether it was created. Inside a transaction of the caller's, nothing is committed; outside of
+    one, it is. For ``AsyncConnection.run_sync`` too.
+    """
+    with alone(connection):
+        return second_database.create_transaction_output(connection)
 
 
 def downgrade(engine: Engine, revision: str) -> None:
@@ -94,13 +109,19 @@ def sql(database: str | URL, revision: str = "head") -> str:
     Raises:
         ConfigurationError: there is no such revision, or not such a database.
     """
-    name = database if database in {"postgresql", "sqlite"} else normalized_url(database).get_backend_name()
     text = StringIO()
     config = _config(output_buffer=text)
-    config.attributes["dialect"] = name
+    config.attributes["dialect"] = _dialect_name(database)
     with _ALEMBIC, _unknown_revisions_refused(revision):
         command.upgrade(config, revision, sql=True)
     return text.getvalue()
+
+
+def transaction_output_sql(database: str | URL) -> str:
+    """The SQL that creates ``dbos_transaction_output``; ``database`` as for ``sql``."""
+    dialect = create_mock_engine(_dialect_name(database) + "://", lambda *_: None).dialect
+    table = TransactionOutput.__table__
+    return f"{str(CreateTable(table).compile(dialect=dialect)).strip()};\n"
 
 
 def script_location() -> Path:
@@ -128,6 +149,10 @@ def alone(connection: Connection) -> Iterator[None]:
     with connection.begin():
         lock_schema(connection)
         yield
+
+
+def _dialect_name(database: str | URL) -> str:
+    return str(database) if database in {"postgresql", "sqlite"} else normalized_url(database).get_backend_name()
 
 
 def _require_known_revision(connection: Connection) -> str | None:

@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dbos_orm import DBOS, AsyncDBOS
 from dbos_orm._application import AnyDBOS
-from dbos_orm._context import Run
+from dbos_orm._context import OpenTransaction, Run
 from dbos_orm._dialects import Dialect
 from dbos_orm._drivers.async_driver import AsyncDriver
 from dbos_orm._drivers.binding import Binding
@@ -199,7 +199,12 @@ class DroppingDriver(SyncDriver):
 
     def __init__(self, driver: SyncDriver, fates: Fates) -> None:
         super().__init__(
-            driver._environment, driver._gateway, driver._committer, driver._runs, driver._threads, driver._source
+            driver._environment,
+            driver._gateway,
+            driver._committer,
+            driver._runs,
+            driver._threads,
+            driver.sessions._databases,
         )
         self._fates = fates
 
@@ -219,9 +224,9 @@ class DroppingDriver(SyncDriver):
             return given
         except Dropped:
             # A connection dies with its process.
-            session = _left_open(effect, result)
-            if session is not None:
-                self._close(session)
+            transaction = _left_open(effect, result)
+            if transaction is not None:
+                self.sessions.close(transaction)
             raise
 
     def _execute(self, effect: effects.Execute) -> effects.Outcome:
@@ -233,7 +238,9 @@ class AsyncDroppingDriver(AsyncDriver):
     """``DroppingDriver`` for coroutines."""
 
     def __init__(self, driver: AsyncDriver, fates: Fates) -> None:
-        super().__init__(driver._environment, driver._gateway, driver._committer, driver._runs, driver._source)
+        super().__init__(
+            driver._environment, driver._gateway, driver._committer, driver._runs, driver.sessions._databases
+        )
         self._fates = fates
 
     async def run(self, flow: Flow[T]) -> T:
@@ -251,9 +258,9 @@ class AsyncDroppingDriver(AsyncDriver):
             given: T = result if answer is None else answer
             return given
         except Dropped:
-            session = _left_open(effect, result)
-            if session is not None:
-                await self._close(session)
+            transaction = _left_open(effect, result)
+            if transaction is not None:
+                await self.sessions.close(transaction)
             raise
 
     async def _execute(self, effect: effects.Execute) -> effects.Outcome:
@@ -273,16 +280,16 @@ def _disturbed(effect: Any, fate: Fate) -> tuple[Any, Any]:
         return (None, WriteResult.STALLED) if is_stalled else (effect, WriteResult.REFUSED)
     if isinstance(effect, effects.Commit):
         lost = None if tried else Raised(ConnectionResetError("simulated"))
-        return (effect if is_stalled or tried else effects.Rollback(effect.session), lost)
+        return (effect if is_stalled or tried else effects.Rollback(effect.transaction), lost)
     if isinstance(effect, effects.RecordIn):
         return (effect, None) if is_stalled or tried else (None, Returned(WriteResult.REFUSED))
     return (None, WriteResult.STALLED) if is_stalled and tried % 2 == 0 else (effect, None)
 
 
-def _left_open(effect: Any, result: Any) -> Any:
-    """The session that nobody is going to close when the effect was dropped on either side."""
+def _left_open(effect: Any, result: Any) -> OpenTransaction | None:
+    """The transaction that nobody is going to close when the effect was dropped on either side."""
     if isinstance(effect, _CLOSING) and result is _NOTHING:
-        return effect.session
+        return effect.transaction
     return result.value if isinstance(effect, effects.OpenSession) and isinstance(result, Returned) else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import enum
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -126,6 +126,10 @@ class Dialect(abc.ABC):
         Never set for a whole connection: behind a pooler that would reach other clients.
         """
 
+    @abc.abstractmethod
+    def limit_statements(self, connection: Connection, timeout: timedelta) -> None:
+        """Bound how long every statement of the open transaction may take, where the database can do that."""
+
     def prepared(self, key: Hashable, build: Callable[[], ClauseElement]) -> Prepared:
         """The statement that ``build`` makes, compiled once under ``key``."""
         found = self._prepared.get(key)
@@ -158,6 +162,10 @@ class Dialect(abc.ABC):
         if isinstance(error, OSError):
             return Fault.DISCONNECTED
         return self.driver_fault(error)
+
+    def is_time_limit(self, error: BaseException) -> bool:
+        """Whether a statement took longer than ``limit_statements`` allows."""
+        return False
 
     @abc.abstractmethod
     def driver_fault(self, error: BaseException) -> Fault:

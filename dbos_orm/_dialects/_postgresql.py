@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
@@ -51,6 +51,8 @@ _DISCONNECTIONS: Final = {
     "57P05",  # idle_session_timeout
     "25P03",  # idle_in_transaction_session_timeout
 }
+
+_QUERY_CANCELED: Final = "57014"
 
 _LASTING_REFUSALS: Final = ("authentication failed", "no pg_hba.conf entry", "does not exist")
 """Refusals to connect that stay. Any other passes, in whatever language: a server that starts, stops or is full."""
@@ -121,9 +123,17 @@ class PostgreSQLDialect(Dialect):
     def is_autocommit(self, connection: Connection) -> bool:
         return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
 
+    def limit_statements(self, connection: Connection, timeout: timedelta) -> None:
+        # Zero would lift the limit. In a transaction that goes on after the step it would stay.
+        milliseconds = max(1, round(timeout.total_seconds() * 1000))
+        if not self.is_guest:
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
+
+    def is_time_limit(self, error: BaseException) -> bool:
+        return _cause_and_state(error)[1] == _QUERY_CANCELED
+
     def driver_fault(self, error: BaseException) -> Fault:
-        cause = getattr(error, "orig", None) or error
-        state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+        cause, state = _cause_and_state(error)
         if state in _CONFLICTS:
             return Fault.CONFLICT
         if state in _DISCONNECTIONS or (state or "").startswith("08"):
@@ -162,3 +172,9 @@ class PostgreSQLDialect(Dialect):
             connection.execute(text("SELECT set_config('dbos_orm.probe', 'begun', true)"))
             if connection.execute(text("SELECT current_setting('dbos_orm.probe', true)")).scalar_one() != "begun":
                 yield "it is in AUTOCOMMIT: a transaction's rows and its checkpoint would be several commits"
+
+
+def _cause_and_state(error: BaseException) -> tuple[BaseException, str | None]:
+    """The driver's own error, and its SQLSTATE if it has one."""
+    cause = getattr(error, "orig", None) or error
+    return cause, getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)

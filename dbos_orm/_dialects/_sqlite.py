@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -85,6 +85,10 @@ class SQLiteDialect(Dialect):
         driver = connection.connection.driver_connection
         assert driver is not None
         return driver.isolation_level is None and not driver.in_transaction
+
+    def limit_statements(self, connection: Connection, timeout: timedelta) -> None:
+        # It has no such limit; the driver could interrupt a statement, but only from another thread.
+        return None
 
     def driver_fault(self, error: BaseException) -> Fault:
         cause = getattr(error, "orig", None) or error

@@ -11,16 +11,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, Self, TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from dbos_orm._context import OpenTransaction, Run, Scope, current_frame, current_transaction, here
 from dbos_orm._drivers import committer as commits
-from dbos_orm._drivers import sessions
 from dbos_orm._drivers.active_runs import ActiveRuns
+from dbos_orm._drivers.async_sessions import AsyncSessions
 from dbos_orm._drivers.committer import EntryWriter
+from dbos_orm._drivers.databases import Databases
 from dbos_orm._drivers.report import log_unheard, report
 from dbos_orm._drivers.service_loop import CoroutineGateway
-from dbos_orm._drivers.sessions import SessionSource
+from dbos_orm._drivers.sessions import lending
 from dbos_orm._drivers.time_limits import await_within, call_within_async, outcome_of
 from dbos_orm._flows import effects
 from dbos_orm._flows.effects import Effect, Flow, Outcome, WriteResult
@@ -41,8 +40,9 @@ class AsyncDriver:
         gateway: CoroutineGateway,
         committer: EntryWriter,
         runs: ActiveRuns,
-        source: SessionSource,
+        databases: Databases,
     ) -> None:
+        self.sessions = AsyncSessions(databases, gateway)
         self.loop: asyncio.AbstractEventLoop | None = None
         """Where background workflows run: the loop on which the application was launched."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -50,7 +50,6 @@ class AsyncDriver:
         self._gateway = gateway
         self._committer = committer
         self._runs = runs
-        self._source = source
         self._performers: dict[type[Effect[Any]], Callable[[Any], Awaitable[Any]]] = {
             effects.Invoke: self._invoke,
             effects.Execute: self._execute,
@@ -63,33 +62,29 @@ class AsyncDriver:
             effects.Pause: self._pause,
             effects.AwaitCompletion: self._await_completion,
             effects.AwaitOpened: self._await_opened,
-            effects.OpenSession: self._open_session,
-            effects.Flush: self._flush,
-            effects.RecordIn: self._record_in,
-            effects.Commit: self._commit,
-            effects.Rollback: self._roll_back,
+            **self.sessions.performers(),
         }
 
     async def run(self, flow: Flow[T]) -> T:
         """Drive a flow to its end and give its value; what it raises is raised here."""
-        session: AsyncSession | None = None
+        transaction: OpenTransaction | None = None
         try:
             effect = next(flow)
             while True:
                 if isinstance(effect, (effects.Commit, effects.Rollback)):
                     # They close it, also if they are interrupted: twice would give back another's turn.
-                    session = None
+                    transaction = None
                 result = await self.perform(effect)
                 if isinstance(effect, effects.OpenSession) and isinstance(result, Returned):
-                    session = result.value
+                    transaction = result.value
                 effect = flow.send(result)
         except StopIteration as stop:
             value: T = stop.value
             return value
         finally:
             flow.close()
-            if session is not None:
-                await asyncio.shield(self._close(session))
+            if transaction is not None:
+                await asyncio.shield(self.sessions.close(transaction))
 
     async def perform(self, effect: Effect[T]) -> T:
         """Do what an effect asks for, and give its result."""
@@ -100,9 +95,9 @@ class AsyncDriver:
 
     async def _invoke(self, effect: effects.Invoke) -> Outcome:
         frame = current_frame.set(effect.frame)
-        transaction = current_transaction.set(self._transaction_of(effect))
+        transaction = current_transaction.set(effect.transaction)
         try:
-            with self._source.lent(effect.session):
+            with lending(effect.transaction):
                 if effect.frame is None or effect.frame.step is None:
                     return await self._called(effect)
                 return await self._invoke_step(effect, effect.frame.run)
@@ -172,9 +167,6 @@ class AsyncDriver:
             outcome = Raised(error)
         report(effect.run, outcome)
 
-    def _transaction_of(self, effect: effects.Invoke) -> OpenTransaction | None:
-        return None if effect.session is None else OpenTransaction(effect.session, self._source)
-
     # -- the database ----------------------------------------------------------------------------
 
     async def _write(self, effect: effects.Write) -> WriteResult:
@@ -227,55 +219,6 @@ class AsyncDriver:
         errors = [error for task in ended if not task.cancelled() and (error := task.exception())]
         for error in errors if not effect.is_abandoned and run.stop is None else ():
             log_unheard(run, error)
-
-    # -- sessions --------------------------------------------------------------------------------
-
-    async def _open_session(self, effect: effects.OpenSession) -> Outcome:
-        turn = self._source.request_turn()
-        if turn is not None:
-            try:
-                await asyncio.wrap_future(turn)
-            except BaseException:
-                self._source.withdraw_turn(turn)
-                raise
-        session: AsyncSession | None = None
-        try:
-            session = self._source.make()
-            assert session is not None
-            await session.run_sync(sessions.begin, self._source.dialect, effect.isolation_level)
-        except BaseException as error:
-            await asyncio.shield(self._close(session))
-            if not isinstance(error, Exception):
-                raise
-            return Raised(error)
-        return Returned(session)
-
-    async def _flush(self, effect: effects.Flush) -> Outcome:
-        return await _outcome(effect.session.flush())
-
-    async def _record_in(self, effect: effects.RecordIn) -> Outcome:
-        return await _outcome(effect.session.run_sync(sessions.record, self._source.dialect, effect.entry))
-
-    async def _commit(self, effect: effects.Commit) -> Outcome:
-        # Shielded: a commit that is cancelled half-way would leave nobody to know whether it happened.
-        return await asyncio.shield(self._commit_and_close(effect.session))
-
-    async def _commit_and_close(self, session: AsyncSession) -> Outcome:
-        try:
-            return await _outcome(session.run_sync(sessions.commit))
-        finally:
-            await self._close(session)
-
-    async def _roll_back(self, effect: effects.Rollback) -> None:
-        await asyncio.shield(self._close(effect.session))
-
-    async def _close(self, session: AsyncSession | None) -> None:
-        # Closing rolls back; if even that fails the connection is gone, and the transaction with it.
-        try:
-            if session is not None:
-                await _outcome(session.close())
-        finally:
-            self._source.release_turn()
 
 
 class _Interrupts:
@@ -355,10 +298,3 @@ async def _in_thread(call: Callable[[], Any]) -> Outcome:
     """Call a synchronous step without blocking the loop, in a copy of the context."""
     context = contextvars.copy_context()
     return await asyncio.get_running_loop().run_in_executor(None, context.run, outcome_of, call)
-
-
-async def _outcome(awaitable: Awaitable[Any]) -> Outcome:
-    try:
-        return Returned(await awaitable)
-    except Exception as error:
-        return Raised(error)

@@ -19,7 +19,7 @@ from dbos_orm._drivers.committer import Committer, EntryWriter
 from dbos_orm._drivers.databases import Databases
 from dbos_orm._drivers.gateway import Gateway
 from dbos_orm._drivers.service_loop import AsyncGateway, ServiceLoop
-from dbos_orm._drivers.sessions import SessionSource
+from dbos_orm._drivers.sessions import Database, SessionSource
 from dbos_orm._drivers.sync_driver import SyncDriver
 from dbos_orm._drivers.worker_threads import WorkerThreads
 from dbos_orm._flows.effects import RunBody, Spawn
@@ -59,9 +59,8 @@ class Binding:
     committer: EntryWriter
     runs: ActiveRuns
     threads: WorkerThreads
-    source: SessionSource
-    driver: SyncDriver
     databases: Databases
+    driver: SyncDriver
     async_driver: AsyncDriver | None = None
     service_loop: ServiceLoop | None = None
 
@@ -151,7 +150,8 @@ def bind(
     environment = environment_of(application, dialect, runs)
     committer = Committer(gateway, config, runs.drop)
     threads = WorkerThreads(config.worker_threads, f"dbos-{application.name}")
-    source = SessionSource(factory, dialect, gateway.writer if dialect.single_writer else None, registry)
+    own = Database(is_own=True, writer=gateway.writer if dialect.single_writer else None)
+    databases = Databases(gateway, config, SessionSource(factory, engine, dialect, own, registry))
     binding = Binding(
         application,
         environment,
@@ -161,11 +161,10 @@ def bind(
         committer,
         runs,
         threads,
-        source,
-        SyncDriver(environment, gateway, committer, runs, threads, source),
-        Databases(dialect, engine),
+        databases,
+        SyncDriver(environment, gateway, committer, runs, threads, databases),
         service_loop=loop,
     )
     if isinstance(gateway, AsyncGateway):
-        binding.async_driver = AsyncDriver(environment, gateway, committer, runs, source)
+        binding.async_driver = AsyncDriver(environment, gateway, committer, runs, databases)
     return binding

@@ -15,7 +15,7 @@ from dbos_orm._context import Run, logger
 from dbos_orm._dialects import Dialect, Fault
 from dbos_orm._drivers.writer_turn import WriterTurn
 from dbos_orm.config import Config, seconds
-from dbos_orm.errors import DatabaseUnavailableError, OwnershipLost
+from dbos_orm.errors import DatabaseUnavailableError
 
 T = TypeVar("T")
 
@@ -153,10 +153,7 @@ class Patience:
             raise error
         waited = self._dialect.clock.monotonic() - self._began
         if run is not None and not run.launch.is_valid:
-            run.failure = DatabaseUnavailableError(self._url, waited, error)
-            run.end_with(OwnershipLost(run.workflow_id))
-            assert run.stop is not None
-            raise run.stop
+            run.stop_here(DatabaseUnavailableError(self._url, waited, error))
         if run is None and waited > self._limit:
             raise DatabaseUnavailableError(self._url, waited, error) from error
         if not self._is_reported and waited > _SILENT_SECONDS:

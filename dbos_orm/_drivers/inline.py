@@ -25,7 +25,7 @@ from dbos_orm._drivers.binding import Application, Binding, environment_of
 from dbos_orm._drivers.databases import Databases
 from dbos_orm._drivers.gateway import Gateway
 from dbos_orm._drivers.service_loop import CoroutineGateway
-from dbos_orm._drivers.sessions import SessionSource
+from dbos_orm._drivers.sessions import Database, SessionSource
 from dbos_orm._drivers.sync_driver import SyncDriver
 from dbos_orm._drivers.worker_threads import WorkerThreads
 from dbos_orm._flows import effects
@@ -181,7 +181,10 @@ def bind_inline(application: Application, connection: Connection | AsyncConnecti
         else sessionmaker(connection, join_transaction_mode="create_savepoint")
     )
     environment = environment_of(application, dialect, runs)
-    source = SessionSource(maker, dialect, gateway.writer if is_async else None, None)
+    own = Database(is_own=True, writer=gateway.writer if is_async else None)
+    source = SessionSource(maker, engine, dialect, own)
+    # Of other makers, too, the caller's connection is what reaches this database.
+    databases = Databases(gateway, config, source, {"bind": connection, "join_transaction_mode": "create_savepoint"})
     binding = InlineBinding(
         application=application,
         environment=environment,
@@ -191,12 +194,11 @@ def bind_inline(application: Application, connection: Connection | AsyncConnecti
         committer=committer,
         runs=runs,
         threads=threads,
-        source=source,
-        driver=InlineSyncDriver(environment, gateway, committer, runs, threads, source),
-        databases=Databases(dialect, engine),
+        databases=databases,
+        driver=InlineSyncDriver(environment, gateway, committer, runs, threads, databases),
     )
     if isinstance(gateway, AsyncInlineGateway):
-        binding.async_driver = InlineAsyncDriver(environment, gateway, committer, runs, source)
+        binding.async_driver = InlineAsyncDriver(environment, gateway, committer, runs, databases)
     return binding
 
 

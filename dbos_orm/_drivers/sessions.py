@@ -2,69 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
+from dbos_orm._context import OpenTransaction
 from dbos_orm._dialects import Dialect
 from dbos_orm._drivers.writer_turn import WriterTurn
 from dbos_orm._flows.effects import WriteResult
-from dbos_orm._store import checkpoints
-from dbos_orm._store.entries import StepEntry
+from dbos_orm._store import checkpoints, second_database
+from dbos_orm._store.entries import OutputEntry, StepEntry
 from dbos_orm.errors import SessionMisuseError
 
 _OUR_COMMIT: Final = "dbos_orm_commit"
 
 
+class Database:
+    """One database of an application, over however many engines: ``is_own`` if the workflows are in it.
+
+    ``writer`` is the line of those in this process who are about to write there, where there is one writer.
+    """
+
+    __slots__ = ("is_own", "writer")
+
+    def __init__(self, *, is_own: bool, writer: WriterTurn | None) -> None:
+        self.is_own = is_own
+        self.writer = writer
+
+
 class SessionSource:
     """Makes sessions of the user's kind. They are ours: opened, committed and closed by the step.
 
-    ``writer`` is the turn at writing that a session needs while it is open, where there is one writer.
     ``registry`` is the user's scoped session, which gives out the step's session while the step runs.
     """
 
     def __init__(
         self,
         factory: Callable[..., Any],
+        engine: Engine,
         dialect: Dialect,
-        writer: WriterTurn | None,
-        registry: scoped_session[Any] | async_scoped_session[Any] | None,
+        database: Database,
+        registry: scoped_session[Any] | async_scoped_session[Any] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self._factory = factory
         self._registry = registry
+        self._options = {**(options or {}), "expire_on_commit": False}
+        self.engine = engine
         self.dialect = dialect
-        self._writer = writer
+        self.database = database
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the workflows are in the same database."""
+        return self.database.is_own
+
+    @property
+    def url(self) -> str:
+        """Where it is, without the password."""
+        return self.engine.url.render_as_string()
 
     def request_turn(self) -> Future[None] | None:
         """A turn at writing, to be waited for; None if there is no need of one."""
-        return None if self._writer is None else self._writer.request()
+        return None if self.database.writer is None else self.database.writer.request()
 
     def withdraw_turn(self, turn: Future[None]) -> None:
         """Give up a turn that was requested, whether it has come or not."""
-        if self._writer is not None:
-            self._writer.withdraw(turn)
+        if self.database.writer is not None:
+            self.database.writer.withdraw(turn)
 
     def release_turn(self) -> None:
         """Give the turn back, once the session is closed."""
-        if self._writer is not None:
-            self._writer.release()
+        if self.database.writer is not None:
+            self.database.writer.release()
 
     def make(self) -> Any:
         """A session that is not begun. Its values stay readable after the commit."""
-        return self._factory(expire_on_commit=False)
+        return self._factory(**self._options)
+
+    def lending(self, session: Any) -> AbstractContextManager[None]:
+        """Around a function that runs on a session of this source: have the user's scoped session be that one."""
+        return nullcontext() if self._registry is None else self._lent(session)
 
     @contextmanager
-    def lent(self, session: Any) -> Iterator[None]:
-        """Have the user's scoped session be this session, and what it was before afterwards."""
-        if self._registry is None or session is None:
-            yield
-            return
+    def _lent(self, session: Any) -> Iterator[None]:
+        assert self._registry is not None
         registry = self._registry.registry
         before = registry() if registry.has() else None
         registry.set(session)
@@ -76,9 +105,30 @@ class SessionSource:
                 registry.set(before)
 
 
-def begin(session: Session, dialect: Dialect, isolation_level: str | None) -> None:
+def source_of(transaction: OpenTransaction) -> SessionSource:
+    """Where the session of a transaction came from."""
+    return as_source(transaction.source)
+
+
+def as_source(source: object) -> SessionSource:
+    """What a flow handed on, which knows less of it."""
+    assert isinstance(source, SessionSource)
+    return source
+
+
+def lending(transaction: OpenTransaction | None) -> AbstractContextManager[None]:
+    """Around a function that runs in a transaction, or in none."""
+    return nullcontext() if transaction is None else source_of(transaction).lending(transaction.session)
+
+
+def begin(
+    session: Session, dialect: Dialect, isolation_level: str | None = None, statement_timeout: timedelta | None = None
+) -> None:
     """Begin the transaction of a step on its session."""
     event.listen(session, "before_commit", _refuse_commit)
+    if statement_timeout is not None:
+        # At every beginning, because the function may roll back and go on.
+        event.listen(session, "after_begin", _limiting(dialect, statement_timeout))
     session.begin()
     if dialect.is_guest:
         isolation_level = None
@@ -86,10 +136,13 @@ def begin(session: Session, dialect: Dialect, isolation_level: str | None) -> No
     session.connection(execution_options=None if isolation_level is None else {"isolation_level": isolation_level})
 
 
-def record(session: Session, dialect: Dialect, entry: StepEntry) -> WriteResult:
+def record(session: Session, dialect: Dialect, entry: StepEntry | OutputEntry) -> WriteResult:
     """Write a checkpoint in the session's transaction."""
     connection: Connection = session.connection()
-    written = checkpoints.write(connection, dialect, [entry], skip_locked=False)
+    if isinstance(entry, OutputEntry):
+        written = second_database.insert_output(connection, dialect, entry)
+    else:
+        written = bool(checkpoints.write(connection, dialect, [entry], skip_locked=False))
     return WriteResult.WRITTEN if written else WriteResult.REFUSED
 
 
@@ -97,6 +150,14 @@ def commit(session: Session) -> None:
     """Commit a session that refuses it to everybody else."""
     session.info[_OUR_COMMIT] = True
     session.commit()
+
+
+def _limiting(dialect: Dialect, timeout: timedelta) -> Callable[[Session, SessionTransaction, Connection], None]:
+    def limit(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+        if not transaction.nested:
+            dialect.limit_statements(connection, timeout)
+
+    return limit
 
 
 def _refuse_commit(session: Session) -> None:

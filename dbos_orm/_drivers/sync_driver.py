@@ -8,18 +8,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Self, TypeVar
 
-from sqlalchemy.orm import Session
-
 from dbos_orm._clock import steady_seconds
 from dbos_orm._context import OpenTransaction, Run, Scope, current_frame, current_transaction, here
 from dbos_orm._drivers import committer as commits
-from dbos_orm._drivers import sessions
 from dbos_orm._drivers.active_runs import ActiveRuns
 from dbos_orm._drivers.committer import EntryWriter
+from dbos_orm._drivers.databases import Databases
 from dbos_orm._drivers.gateway import Gateway
 from dbos_orm._drivers.report import log_unheard, report
-from dbos_orm._drivers.sessions import SessionSource
+from dbos_orm._drivers.sessions import lending
 from dbos_orm._drivers.submitted_steps import SubmittedStep
+from dbos_orm._drivers.sync_sessions import Sessions
 from dbos_orm._drivers.time_limits import call_within
 from dbos_orm._drivers.worker_threads import WorkerThreads
 from dbos_orm._flows import effects
@@ -42,14 +41,14 @@ class SyncDriver:
         committer: EntryWriter,
         runs: ActiveRuns,
         threads: WorkerThreads,
-        source: SessionSource,
+        databases: Databases,
     ) -> None:
+        self.sessions = Sessions(databases)
         self._environment = environment
         self._gateway = gateway
         self._committer = committer
         self._runs = runs
         self._threads = threads
-        self._source = source
         self._performers: dict[type[Effect[Any]], Callable[[Any], Any]] = {
             effects.Invoke: self._invoke,
             effects.Execute: self._execute,
@@ -62,33 +61,29 @@ class SyncDriver:
             effects.Pause: self._pause,
             effects.AwaitCompletion: self._await_completion,
             effects.AwaitOpened: self._await_opened,
-            effects.OpenSession: self._open_session,
-            effects.Flush: self._flush,
-            effects.RecordIn: self._record_in,
-            effects.Commit: self._commit,
-            effects.Rollback: self._roll_back,
+            **self.sessions.performers(),
         }
 
     def run(self, flow: Flow[T]) -> T:
         """Drive a flow to its end and give its value; what it raises is raised here."""
-        session: Session | None = None
+        transaction: OpenTransaction | None = None
         try:
             effect = next(flow)
             while True:
                 if isinstance(effect, (effects.Commit, effects.Rollback)):
                     # They close it, also if they are interrupted: twice would give back another's turn.
-                    session = None
+                    transaction = None
                 result = self.perform(effect)
                 if isinstance(effect, effects.OpenSession) and isinstance(result, Returned):
-                    session = result.value
+                    transaction = result.value
                 effect = flow.send(result)
         except StopIteration as stop:
             value: T = stop.value
             return value
         finally:
             flow.close()
-            if session is not None:
-                self._close(session)
+            if transaction is not None:
+                self.sessions.close(transaction)
 
     def perform(self, effect: Effect[T]) -> T:
         """Do what an effect asks for, and give its result."""
@@ -99,15 +94,15 @@ class SyncDriver:
 
     def _invoke(self, effect: effects.Invoke) -> Outcome:
         frame = current_frame.set(effect.frame)
-        transaction = current_transaction.set(self._transaction_of(effect))
+        transaction = current_transaction.set(effect.transaction)
         try:
             if effect.limit is not None:
                 call = partial(effect.function, *effect.arguments, **effect.keywords)
                 run = None if effect.frame is None else effect.frame.run
                 return call_within(effect.limit, self._environment.surroundings.around(run, call))
-            if effect.session is None:
+            if effect.transaction is None:
                 return Returned(effect.function(*effect.arguments, **effect.keywords))
-            with self._source.lent(effect.session):
+            with lending(effect.transaction):
                 return Returned(effect.function(*effect.arguments, **effect.keywords))
         except BaseException as error:
             return Raised(error)
@@ -138,9 +133,6 @@ class SyncDriver:
             outcome = Raised(error)
             self._runs.end(effect.run)  # where it could not even begin
         report(effect.run, outcome)
-
-    def _transaction_of(self, effect: effects.Invoke) -> OpenTransaction | None:
-        return None if effect.session is None else OpenTransaction(effect.session, self._source)
 
     # -- the database ----------------------------------------------------------------------------
 
@@ -232,50 +224,6 @@ class SyncDriver:
                 if isinstance(submitted.outcome, Raised) and not is_dropped and run.stop is None:
                     log_unheard(run, submitted.outcome.error)
 
-    # -- sessions --------------------------------------------------------------------------------
-
-    def _open_session(self, effect: effects.OpenSession) -> Outcome:
-        turn = self._source.request_turn()
-        if turn is not None:
-            try:
-                turn.result()
-            except BaseException:
-                self._source.withdraw_turn(turn)
-                raise
-        session = None
-        try:
-            session = self._source.make()
-            sessions.begin(session, self._source.dialect, effect.isolation_level)
-        except BaseException as error:
-            self._close(session)
-            if not isinstance(error, Exception):
-                raise
-            return Raised(error)
-        return Returned(session)
-
-    def _flush(self, effect: effects.Flush) -> Outcome:
-        return _outcome(effect.session.flush)
-
-    def _record_in(self, effect: effects.RecordIn) -> Outcome:
-        return _outcome(lambda: sessions.record(effect.session, self._source.dialect, effect.entry))
-
-    def _commit(self, effect: effects.Commit) -> Outcome:
-        try:
-            return _outcome(lambda: sessions.commit(effect.session))
-        finally:
-            self._close(effect.session)
-
-    def _roll_back(self, effect: effects.Rollback) -> None:
-        self._close(effect.session)
-
-    def _close(self, session: Session | None) -> None:
-        # Closing rolls back; if even that fails the connection is gone, and the transaction with it.
-        try:
-            if session is not None:
-                _outcome(session.close)
-        finally:
-            self._source.release_turn()
-
 
 class _Waiting:
     """An event that is also set when the run is ended."""
@@ -301,10 +249,3 @@ class _Waiting:
     def __exit__(self, *_: object) -> None:
         if self._run is not None:
             self._run.interrupts.discard(self.set)
-
-
-def _outcome(call: Callable[[], Any]) -> Outcome:
-    try:
-        return Returned(call())
-    except Exception as error:
-        return Raised(error)

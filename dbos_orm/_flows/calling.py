@@ -108,6 +108,9 @@ def _execute_here(env: Environment, run: Run, body: RunBody) -> Flow[Outcome]:
         return outcome
     if run.outer is not None:
         run.outer.require_live("result()")
+    if run.failure is not None and run.outer is not None:
+        # What keeps this process from running the child is no result of it that the parent may record.
+        run.outer.stop_here(run.failure)
     if run.failure is not None:
         return Raised(run.failure)
     if isinstance(outcome.error, OwnershipLost) and run.launch.is_over:

@@ -13,15 +13,20 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from datetime import timedelta
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import sessionmaker
 
-from dbos_orm._context import Frame, Run
+from dbos_orm._context import Frame, OpenTransaction, Run
+from dbos_orm._dialects import Dialect, Fault
 from dbos_orm._outcomes import Raised, Returned
 from dbos_orm._registry import RegisteredWorkflow
-from dbos_orm._store.entries import Entry, StepEntry
+from dbos_orm._store.entries import Entry, OutputEntry, StepEntry
 from dbos_orm._time_limits import TimeLimit
+from dbos_orm.errors import DBOSError
 
 T = TypeVar("T")
 
@@ -104,7 +109,7 @@ class Change(Effect[T]):
 
 @dataclass(slots=True, eq=False)
 class Invoke(Effect[Outcome]):
-    """Call the user's function with ``frame`` as its context (None: outside a run), in ``session``'s transaction.
+    """Call the user's function with ``frame`` as its context (None: outside a run), in a transaction or in none.
 
     With a ``limit`` it is given up when the time is up: the outcome is then a ``StepTimeoutError``.
     """
@@ -113,7 +118,7 @@ class Invoke(Effect[Outcome]):
     arguments: Sequence[Any]
     keywords: Mapping[str, Any]
     frame: Frame | None
-    session: Any = None
+    transaction: OpenTransaction | None = None
     limit: TimeLimit | None = None
 
 
@@ -166,37 +171,77 @@ class AwaitCompletion(Effect[None]):
     run: Run | None
 
 
+class Source(Protocol):
+    """Where sessions come from, as far as a flow asks. ``is_own``: from the database that the workflows are in."""
+
+    dialect: Dialect
+
+    @property
+    def is_own(self) -> bool: ...
+    @property
+    def url(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """Why there is no source of sessions: for now, or (REJECTED) until somebody does something about it."""
+
+    error: DBOSError
+    fault: Fault
+
+
+Maker: TypeAlias = sessionmaker[Any] | async_sessionmaker[Any]
+
+
+@dataclass(slots=True, eq=False)
+class Reach(Effect[Source | Unreachable]):
+    """Find out which database the sessions of a maker reach, and whether transactional steps can work there."""
+
+    maker: Maker
+
+
+@dataclass(slots=True, eq=False)
+class Ask(Effect[Outcome]):
+    """Call a store verb in a transaction of its own on the database of a source, once; the value is its answer."""
+
+    source: Source
+    verb: Callable[[Connection], Any]
+
+
 @dataclass(slots=True, eq=False)
 class OpenSession(Effect[Outcome]):
-    """Open and begin a session of the user's kind; the value is the session."""
+    """Open and begin a session of ``source`` for ``name``; the value is the ``OpenTransaction``."""
 
-    isolation_level: str | None
+    source: Source
+    name: str
+    isolation_level: str | None = None
+    statement_timeout: timedelta | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Flush(Effect[Outcome]):
     """Send the session's pending changes to the database."""
 
-    session: Any
+    transaction: OpenTransaction
 
 
 @dataclass(slots=True, eq=False)
 class RecordIn(Effect[Outcome]):
     """Write an entry in the session's own transaction; the value is a ``WriteResult``."""
 
-    session: Any
-    entry: StepEntry
+    transaction: OpenTransaction
+    entry: StepEntry | OutputEntry
 
 
 @dataclass(slots=True, eq=False)
 class Commit(Effect[Outcome]):
     """Commit the session and close it."""
 
-    session: Any
+    transaction: OpenTransaction
 
 
 @dataclass(slots=True, eq=False)
 class Rollback(Effect[None]):
     """Roll the session back and close it; trouble in doing so is of no interest."""
 
-    session: Any
+    transaction: OpenTransaction

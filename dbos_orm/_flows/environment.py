@@ -16,7 +16,7 @@ from dbos_orm._registry import Registry
 from dbos_orm._store.entries import Kind, StepEntry
 from dbos_orm._surroundings import NOTHING, Surroundings
 from dbos_orm.config import Config
-from dbos_orm.errors import OwnershipLost, SerializationError
+from dbos_orm.errors import SerializationError
 from dbos_orm.serialization import Codec
 
 
@@ -117,7 +117,4 @@ class Environment:
         try:
             return self.decode_outcome(recorded.output, recorded.error, recorded.serializer)
         except SerializationError as error:
-            run.failure = error
-            run.end_with(OwnershipLost(run.workflow_id))
-            assert run.stop is not None
-            raise run.stop from error
+            run.stop_here(error)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
-from sqlalchemy.exc import DBAPIError
-
-from dbos_orm._context import Frame, RecordedStep, Run, RunningStep, StepKey
+from dbos_orm._context import Frame, OpenTransaction, RecordedStep, RunningStep, StepKey
 from dbos_orm._dialects import Fault
+from dbos_orm._flows.checkpoint_places import OwnDatabase, Place, Settled
 from dbos_orm._flows.effects import (
     Commit,
     Flow,
@@ -20,28 +17,31 @@ from dbos_orm._flows.effects import (
     OpenSession,
     Outcome,
     Pause,
-    Probe,
-    Read,
+    Reach,
     RecordIn,
     Rollback,
+    Source,
+    Unreachable,
     WriteResult,
 )
 from dbos_orm._flows.environment import Environment
-from dbos_orm._flows.recording import adopt, find_recorded, record_step
+from dbos_orm._flows.recording import record_step
+from dbos_orm._flows.second_database import SecondDatabase, reach
+from dbos_orm._flows.transaction_faults import Pauses, fault_of
 from dbos_orm._outcomes import Raised, Returned
 from dbos_orm._settings import TransactionSettings
 from dbos_orm._store.entries import StepEntry
-from dbos_orm._store.history import find_run
 
-_FIRST_PAUSE_SECONDS: Final = 0.01
-_LONGEST_PAUSE_SECONDS: Final = 2.0
 _MOST_DISCONNECTIONS: Final = 100
 """Lost connections in one step, after which it is the step that loses them."""
 
 
 @dataclass(frozen=True, slots=True)
 class TransactionCall:
-    """One call of a transaction. ``session_position``: where among the arguments the session goes."""
+    """One call of a transaction. ``session_position``: where among the arguments the session goes.
+
+    ``source``: where its sessions come from, or None where that is to be found out by the settings.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -49,6 +49,7 @@ class TransactionCall:
     arguments: Sequence[Any]
     keywords: Mapping[str, Any]
     settings: TransactionSettings
+    source: Source | None
     digest: str | None = None
 
     def with_session(self, session: Any) -> list[Any]:
@@ -60,47 +61,63 @@ class TransactionCall:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """What one transaction came to. ``fault`` is set where another transaction may succeed."""
+    """What one transaction came to. ``fault`` is set where another transaction may succeed.
+
+    ``was_open``: false if the function was not called.
+    """
 
     outcome: Outcome
     fault: Fault | None = None
-    committed: bool = False
+    settled: Settled | None = None
+    was_open: bool = True
+
+
+class _Tries:
+    """Counts the transactions of a step that came to nothing."""
+
+    def __init__(self, max_attempts: int) -> None:
+        self._max_attempts = max_attempts
+        self._disconnections = 0
+        self.conflicts = 0
+        self.pauses = Pauses()
+
+    def go_on(self, attempt: _Attempt, *, counts: bool) -> bool:
+        """Whether another transaction is to be tried after this one; ``counts``: if it was lost, one time of many."""
+        if attempt.fault is not Fault.DISCONNECTED:
+            self.conflicts += 1
+        elif counts:
+            self._disconnections += 1
+        if attempt.fault is None or attempt.fault is Fault.REJECTED:
+            return False
+        # A value whose rows were rolled back is no outcome, however often that happens.
+        is_exhausted = self.conflicts >= self._max_attempts or self._disconnections >= _MOST_DISCONNECTIONS
+        return not (is_exhausted and isinstance(attempt.outcome, Raised))
 
 
 def transaction(env: Environment, frame: Frame, key: StepKey, call: TransactionCall) -> Flow[Outcome]:
     """Give the recorded outcome of the transactional step, or run it: session, function, checkpoint, one commit.
 
     A conflict between transactions and a lost connection are no outcome: it is tried again, from the
-    beginning, with a new session. An error of the function rolls back, and is then recorded.
+    beginning, with a new session. An error of the function rolls back, and is then recorded. What was committed
+    in a second database is then recorded here too.
     """
     run = frame.run
     recorded = run.recorded(key, call.name, call.digest)
     if recorded is not None:
         return env.replay(run, recorded)
-    conflicts, disconnections, pause = 0, 0, _FIRST_PAUSE_SECONDS
-    while True:
-        run.require_live(call.name)
-        started_at = env.instant()
-        attempt = yield from _attempt(env, frame, key, call, conflicts + 1, started_at)
-        if attempt.committed:
-            return attempt.outcome
-        # However long the database is away: until it is back, this read waits.
-        if attempt.fault is Fault.DISCONNECTED:
-            yield from Read(partial(find_run, workflow_id=run.workflow_id), run)
-            disconnections += 1
-        else:
-            conflicts += 1
-        if attempt.fault is None or attempt.fault is Fault.REJECTED:
-            break
-        # A value whose rows were rolled back is no outcome, however often that happens.
-        is_exhausted = conflicts >= call.settings.max_attempts or disconnections >= _MOST_DISCONNECTIONS
-        if is_exhausted and isinstance(attempt.outcome, Raised):
-            break
-        yield from Pause(pause * (0.5 + random.random() / 2), run)
-        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-    entry, outcome = _entry(env, run, key, call, attempt.outcome, max(conflicts, 1), started_at)
-    found = yield from record_step(env, run, entry)
-    return outcome if found is None else env.replay(run, found)
+    run.require_live(call.name)
+    source = call.source
+    if source is None:
+        assert call.settings.sessionmaker is not None
+        source = yield from reach(run, call.name, call.settings.sessionmaker)
+    place = OwnDatabase(env, run, source) if source.is_own else SecondDatabase(env, run, source)
+    settled = yield from place.look_back(key, call.name, call.digest)
+    if settled is None:
+        settled = yield from _until_settled(env, frame, key, call, place)
+    if settled.entry is None:
+        return settled.outcome
+    found = yield from record_step(env, run, settled.entry)
+    return settled.outcome if found is None else env.replay(run, found)
 
 
 def plain_transaction(env: Environment, frame: Frame | None, call: TransactionCall) -> Flow[Outcome]:
@@ -108,129 +125,127 @@ def plain_transaction(env: Environment, frame: Frame | None, call: TransactionCa
 
     In a plain step, whose ``frame`` this is then, it is a part of that step.
     """
-    conflicts, pause = 0, _FIRST_PAUSE_SECONDS
+    source = call.source
+    if source is None:
+        assert call.settings.sessionmaker is not None
+        reached = yield from Reach(call.settings.sessionmaker)
+        if isinstance(reached, Unreachable):
+            return Raised(reached.error)
+        source = reached
+    settings, conflicts, pauses = call.settings, 0, Pauses()
     while True:
-        outcome = yield from OpenSession(call.settings.isolation_level)
+        outcome = yield from OpenSession(source, call.name, settings.isolation_level, settings.statement_timeout)
         if not isinstance(outcome, Raised):
-            session = outcome.value
-            outcome = yield from _call_and_flush(call, frame, session)
+            transaction: OpenTransaction = outcome.value
+            outcome = yield from _call_and_flush(call, frame, transaction)
             if not isinstance(outcome, Raised):
-                committed = yield from Commit(session)
+                committed = yield from Commit(transaction)
                 outcome = committed if isinstance(committed, Raised) else outcome
         conflicts += 1
-        is_conflict = isinstance(outcome, Raised) and _fault_of(env, outcome.error) is Fault.CONFLICT
+        is_conflict = isinstance(outcome, Raised) and fault_of(source.dialect, outcome.error) is Fault.CONFLICT
         if not is_conflict or conflicts >= call.settings.max_attempts:
             return outcome
-        yield from Pause(pause * (0.5 + random.random() / 2), None)
-        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        yield from Pause(pauses.next(), None)
 
 
-def _call_and_flush(call: TransactionCall, frame: Frame | None, session: Any) -> Flow[Outcome]:
-    outcome = yield from Invoke(call.function, call.with_session(session), call.keywords, frame, session)
+def _call_and_flush(call: TransactionCall, frame: Frame | None, transaction: OpenTransaction) -> Flow[Outcome]:
+    arguments = call.with_session(transaction.session)
+    outcome = yield from Invoke(call.function, arguments, call.keywords, frame, transaction)
     if not isinstance(outcome, Raised):
         # Before its value is encoded: keys that the database generates are then in it.
-        flushed = yield from Flush(session)
+        flushed = yield from Flush(transaction)
         outcome = flushed if isinstance(flushed, Raised) else outcome
     if isinstance(outcome, Raised):
-        yield from Rollback(session)
+        yield from Rollback(transaction)
         if not isinstance(outcome.error, Exception):
             raise outcome.error
     return outcome
 
 
-def _attempt(
-    env: Environment, frame: Frame, key: StepKey, call: TransactionCall, number: int, started_at: str
-) -> Flow[_Attempt]:
-    run = frame.run
-    opened = yield from OpenSession(call.settings.isolation_level)
-    if isinstance(opened, Raised):
-        return _failed(env, opened)
-    session = opened.value
-    info = RunningStep(key, call.name, number, call.settings.max_attempts, transactional=True)
-    outcome = yield from _call_and_flush(call, Frame(run, frame.scope, info), session)
-    if isinstance(outcome, Raised):
-        return _Attempt(outcome, fault=_fault_of(env, outcome.error))
-    entry, outcome = _entry(env, run, key, call, outcome, number, started_at)
-    if isinstance(outcome, Raised):
-        yield from Rollback(session)
-        return _Attempt(outcome)
-    written = yield from RecordIn(session, entry)
-    if written == Returned(WriteResult.WRITTEN):
-        committed = yield from Commit(session)
-        if not isinstance(committed, Raised):
-            return _Attempt(outcome, committed=True)
-        return (yield from _after_failed_commit(env, run, entry, outcome, committed))
-    yield from Rollback(session)
-    if isinstance(written, Raised):
-        return _failed(env, written)
-    return (yield from _after_refusal(env, run, entry, outcome))
-
-
-def _after_failed_commit(
-    env: Environment, run: Run, entry: StepEntry, outcome: Outcome, failure: Raised
-) -> Flow[_Attempt]:
-    """Find out whether a COMMIT that failed happened: its answer was lost, or a listener raised behind it.
-
-    Its key is inserted again and taken back: that waits for the old backend if it is still busy with it.
-    """
-    failed = _failed(env, failure)
-    if failed.fault is Fault.CONFLICT:
-        return failed
-    pause = _FIRST_PAUSE_SECONDS
+def _until_settled(env: Environment, frame: Frame, key: StepKey, call: TransactionCall, place: Place) -> Flow[Settled]:
+    tries = _Tries(call.settings.max_attempts)
     while True:
-        result = yield from Probe(entry, run)
-        if result is WriteResult.WRITTEN:
-            return failed
-        if result is WriteResult.REFUSED:
+        frame.run.require_live(call.name)
+        started_at = env.instant()
+        attempt = yield from _attempt(env, frame, key, call, place, tries.conflicts + 1, started_at)
+        if attempt.settled is not None:
+            return attempt.settled
+        if attempt.fault is Fault.DISCONNECTED:
+            yield from place.await_database(attempt.outcome, tries.pauses)
+        if not tries.go_on(attempt, counts=attempt.was_open or place.source.is_own):
             break
-        yield from Pause(pause, run)
-        run.require_live(entry.name)
-        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-    found = yield from find_recorded(env, run, entry)
-    return failed if found is None else _Attempt(_of_recorded(env, run, entry, outcome, found), committed=True)
+        yield from Pause(tries.pauses.next(), frame.run)
+    entry, outcome = _entry(env, frame, key, call, attempt.outcome, max(tries.conflicts, 1), started_at)
+    return (yield from place.settle_failure(entry, outcome))
 
 
-def _after_refusal(env: Environment, run: Run, entry: StepEntry, outcome: Outcome) -> Flow[_Attempt]:
-    """The fence refused: the run has ended (this raises), or the step is recorded already, or it was a conflict."""
-    found = yield from find_recorded(env, run, entry)
-    if found is None:
-        return _Attempt(outcome, fault=Fault.CONFLICT)
-    return _Attempt(_of_recorded(env, run, entry, outcome, found), committed=True)
+def _attempt(
+    env: Environment, frame: Frame, key: StepKey, call: TransactionCall, place: Place, number: int, started_at: str
+) -> Flow[_Attempt]:
+    settings, dialect = call.settings, place.source.dialect
+    opened = yield from OpenSession(place.source, call.name, settings.isolation_level, settings.statement_timeout)
+    if isinstance(opened, Raised):
+        place.require_openable(opened.error)
+        return _Attempt(opened, dialect.fault(opened.error), was_open=False)
+    open_transaction: OpenTransaction = opened.value
+    info = RunningStep(key, call.name, number, call.settings.max_attempts, transactional=True)
+    outcome = yield from _call_and_flush(call, Frame(frame.run, frame.scope, info), open_transaction)
+    if isinstance(outcome, Raised):
+        return _Attempt(outcome, fault_of(dialect, outcome.error))
+    entry, outcome = _entry(env, frame, key, call, outcome, number, started_at)
+    if isinstance(outcome, Raised):
+        yield from Rollback(open_transaction)
+        return _Attempt(outcome)
+    written = yield from RecordIn(open_transaction, place.checkpoint(entry))
+    if written == Returned(WriteResult.WRITTEN):
+        place.require_live(call.name)
+        committed = yield from Commit(open_transaction)
+        if not isinstance(committed, Raised):
+            return _Attempt(outcome, settled=place.settled(entry, outcome))
+        return (yield from _after_failed_commit(place, entry, outcome, committed))
+    yield from Rollback(open_transaction)
+    if isinstance(written, Raised):
+        return (yield from _after_failed_record(place, entry, outcome, written))
+    return (yield from _after_refusal(place, entry, outcome))
 
 
-def _of_recorded(env: Environment, run: Run, entry: StepEntry, outcome: Outcome, found: RecordedStep) -> Outcome:
-    other = adopt(run, entry, found)
-    return outcome if other is None else env.replay(run, other)
+def _after_failed_commit(place: Place, entry: StepEntry, outcome: Outcome, failure: Raised) -> Flow[_Attempt]:
+    """Find out whether a COMMIT that failed happened: its answer was lost, or a listener raised behind it."""
+    fault = place.source.dialect.fault(failure.error)
+    found = None
+    if fault is not Fault.CONFLICT:
+        found = yield from place.settle(entry)
+    return _Attempt(failure, fault) if found is None else _adopted(place, entry, outcome, found)
 
 
-def _fault_of(env: Environment, error: BaseException) -> Fault | None:
-    """What an error of the user's function says of our database; None if it is the function's own.
-
-    Other systems are away or busy too, in the same words: only SQLAlchemy's errors count. But whatever a
-    function makes of a lost connection, its transaction cannot commit any more.
-    """
-    if isinstance(error, DBAPIError):
-        return env.dialect.fault(error)
-    is_lost = any(
-        isinstance(cause, DBAPIError) and env.dialect.fault(cause) is Fault.DISCONNECTED for cause in _causes(error)
-    )
-    return Fault.DISCONNECTED if is_lost else None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: list[BaseException] = [error]
-    while (cause := seen[-1].__cause__ or seen[-1].__context__) is not None and cause not in seen:
-        yield cause
-        seen.append(cause)
+def _after_failed_record(place: Place, entry: StepEntry, outcome: Outcome, failure: Raised) -> Flow[_Attempt]:
+    """The checkpoint's own statement failed: the function left no transaction to write in, or the database did."""
+    fault = place.source.dialect.fault(failure.error)
+    if fault is Fault.REJECTED and place.source.dialect.is_time_limit(failure.error):
+        # The limit is for the function; what its checkpoint had to wait for is another transaction.
+        fault = Fault.CONFLICT
+    found = None
+    if fault is Fault.REJECTED:
+        yield from place.require_writable(entry.name)
+    elif fault is Fault.CONFLICT:
+        found = yield from place.after_conflict(entry)
+    return _Attempt(failure, fault) if found is None else _adopted(place, entry, outcome, found)
 
 
-def _failed(env: Environment, failure: Raised) -> _Attempt:
-    return _Attempt(failure, fault=env.dialect.fault(failure.error))
+def _after_refusal(place: Place, entry: StepEntry, outcome: Outcome) -> Flow[_Attempt]:
+    """Refused: the run has ended (this raises), or the step is recorded already, or it was a conflict."""
+    found = yield from place.find(entry)
+    return _Attempt(outcome, Fault.CONFLICT) if found is None else _adopted(place, entry, outcome, found)
+
+
+def _adopted(place: Place, entry: StepEntry, outcome: Outcome, found: RecordedStep) -> _Attempt:
+    settled = place.adopted(entry, outcome, found)
+    return _Attempt(settled.outcome, settled=settled)
 
 
 def _entry(
     env: Environment,
-    run: Run,
+    frame: Frame,
     key: StepKey,
     call: TransactionCall,
     outcome: Outcome,
@@ -239,7 +254,7 @@ def _entry(
 ) -> tuple[StepEntry, Outcome]:
     outcome, output, error = env.encode_outcome(outcome)
     entry = env.step_entry(
-        run,
+        frame.run,
         key,
         call.name,
         "transaction",

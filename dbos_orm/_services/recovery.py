@@ -134,8 +134,10 @@ class Recovery:
             owner_token,
             self._launch,
             self._workflow(claimed).is_async,
+            claimed.generation,
             parent_id=claimed.parent_id,
             is_recovered=claimed.has_history,
+            is_continued=claimed.was_begun,
         )
         run.limit(claimed.deadline, claimed.remaining)
         return run

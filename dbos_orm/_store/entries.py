@@ -97,4 +97,27 @@ class RunFinish:
     serializer: str
 
 
+@dataclass(slots=True, eq=False)
+class OutputEntry:
+    """The outcome of a transactional step, for a database that has its rows but not the workflow.
+
+    ``generation`` is the workflow's: a new one does not meet what an earlier one left. ``is_contested``: another
+    process may hold the key, so that waiting for it is bounded.
+    """
+
+    workflow_id: str
+    generation: str
+    scope: str
+    step_id: int
+    owner_token: str
+    write_id: int
+    name: str
+    output: str | None
+    error: str | None
+    serializer: str
+    started_at: str
+    digest: str | None
+    is_contested: bool
+
+
 Entry: TypeAlias = RunStart | StepEntry | AttemptEntry | RunFinish

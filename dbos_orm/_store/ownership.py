@@ -34,7 +34,8 @@ class Claimant(NamedTuple):
 class ClaimedRun(NamedTuple):
     """A workflow that the claimant owns now, with all that is needed to run it.
 
-    ``remaining``: seconds to the deadline. ``has_history`` is false if nothing can have been recorded.
+    ``remaining``: seconds to the deadline. ``has_history`` is false if nothing can have been recorded, and
+    ``was_begun`` is false if nobody can have run it before.
     """
 
     workflow_id: str
@@ -47,7 +48,9 @@ class ClaimedRun(NamedTuple):
     deadline: datetime | None
     remaining: float | None
     recovery_attempts: int
+    generation: str
     has_history: bool
+    was_begun: bool
 
 
 def claim_enqueued(
@@ -366,6 +369,9 @@ def _claimed_columns(dialect: Dialect) -> list[Any]:
         WorkflowStatus.deadline,
         dialect.seconds_until(WorkflowStatus.deadline),
         WorkflowStatus.recovery_attempts,
+        WorkflowStatus.generation,
         has_history,
+        # Who hands a run over without counting it puts it into the queue again.
+        or_(WorkflowStatus.recovery_attempts > 0, WorkflowStatus.enqueued_at > WorkflowStatus.started_at),
         WorkflowStatus.sequence,
     ]

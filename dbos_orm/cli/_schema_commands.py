@@ -11,6 +11,7 @@ from dbos_orm import schema
 from dbos_orm._store.revision import SchemaRevision, schema_revision
 from dbos_orm.cli._database import UrlOption, chosen_url, exists, open_database, shown
 from dbos_orm.cli._output import say, say_json, say_verbatim
+from dbos_orm.models import TransactionOutput
 
 __all__ = ["register"]
 
@@ -27,8 +28,17 @@ def migrate(
     url: UrlOption = None,
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL for an empty database; connect to none.")] = False,
     revision: Annotated[str, typer.Option(help="Stop at this revision; with --sql also FROM:TO.")] = "head",
+    transaction_output: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead, create the one table that transactions need in this other database.", metavar="URL"
+        ),
+    ] = None,
 ) -> None:
     """Create the tables, or bring them to the revision that this library works with."""
+    if transaction_output is not None:
+        _create_transaction_output(chosen_url(transaction_output), sql=sql)
+        return
     database = chosen_url(url)
     if sql:
         say_verbatim(schema.sql(database, revision))
@@ -86,6 +96,19 @@ def downgrade(
         schema.downgrade_connection(connection, revision)
         after = schema_revision(connection).found
     say(f"{shown(database)} now {_has(after)}", style="green")
+
+
+def _create_transaction_output(database: URL, *, sql: bool) -> None:
+    name = TransactionOutput.__tablename__
+    if sql:
+        say_verbatim(schema.transaction_output_sql(database))
+        return
+    with open_database(database) as connection:
+        is_new = schema.create_transaction_output(connection)
+    if is_new:
+        say(f"{shown(database)} now has the table {name}", style="green")
+    else:
+        say(f"{shown(database)} has the table {name} already")
 
 
 def _read(url: URL) -> SchemaRevision:

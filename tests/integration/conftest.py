@@ -11,6 +11,7 @@ from dbos_orm._application import AnyDBOS
 from dbos_orm._binds import ResolvedBind
 from tests.conftest import MakeDatabase
 from tests.databases import TestDatabase
+from tests.integration.pairs import PAIRS, Pair, make_pair
 from tests.integration.shop import launched, launched_async
 
 
@@ -42,3 +43,9 @@ async def async_dbos(database: TestDatabase) -> AsyncIterator[AsyncDBOS]:
     """A launched application on ``database``, for coroutines."""
     async with launched_async(database) as application:
         yield application
+
+
+@pytest.fixture(params=PAIRS, ids="-".join)
+def pair(request: pytest.FixtureRequest, make_database: MakeDatabase) -> Pair:
+    """Two databases, of every combination of kinds."""
+    return make_pair(make_database, *request.param)

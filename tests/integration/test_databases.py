@@ -6,11 +6,14 @@ import secrets
 from pathlib import Path
 
 from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.orm import sessionmaker
 
+from dbos_orm import Config
 from dbos_orm._clock import Clock
 from dbos_orm._dialects import dialect_of
 from dbos_orm._drivers.databases import Databases
-from dbos_orm.config import Config
+from dbos_orm._drivers.gateway import Gateway
+from dbos_orm._drivers.sessions import Database, SessionSource
 from tests.conftest import MakeDatabase
 from tests.databases import POSTGRESQL, SQLITE, TestDatabase
 from tests.engines import engine_for
@@ -18,7 +21,9 @@ from tests.postgres_server import PostgresServer
 
 
 def databases_of(engine: Engine) -> Databases:
-    databases = Databases(dialect_of(engine, Clock(), Config()), engine)
+    gateway = Gateway(engine, dialect_of(engine, Clock(), Config()), Config())
+    own = Database(is_own=True, writer=None)
+    databases = Databases(gateway, Config(), SessionSource(sessionmaker(engine), engine, gateway.dialect, own))
     with engine.connect() as connection:
         databases.learn_own(connection)
     return databases

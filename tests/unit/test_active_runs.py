@@ -13,7 +13,7 @@ LAUNCH = Launch("test", lease_ends=float("inf"))
 
 
 def run(workflow_id: str) -> Run:
-    return Run(workflow_id, "work", "token", LAUNCH, is_async=False)
+    return Run(workflow_id, "work", "token", LAUNCH, is_async=False, generation="g")
 
 
 def test_runs_are_known_while_they_run() -> None:

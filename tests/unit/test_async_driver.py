@@ -8,8 +8,6 @@ from typing import Any
 from dbos_orm._clock import steady_seconds
 from dbos_orm._context import Frame, Launch, Run, RunningStep, Scope, StepKey
 from dbos_orm._drivers.async_driver import AsyncDriver
-from dbos_orm._drivers.sessions import SessionSource
-from dbos_orm._drivers.writer_turn import WriterTurn
 from dbos_orm._flows.effects import Invoke
 from dbos_orm._outcomes import Raised, Returned
 from dbos_orm.errors import WorkflowCancelled
@@ -18,12 +16,12 @@ NOTHING: Any = None
 
 
 def driver() -> AsyncDriver:
-    dialect: Any = type("Dialect", (), {"single_writer": False})
-    return AsyncDriver(NOTHING, NOTHING, NOTHING, NOTHING, SessionSource(NOTHING, dialect, WriterTurn(), None))
+    return AsyncDriver(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
 
 
 def running_step() -> Frame:
-    run = Run("w", "workflow", "token", Launch("executor", lease_ends=steady_seconds() + 600), is_async=True)
+    launch = Launch("executor", lease_ends=steady_seconds() + 600)
+    run = Run("w", "workflow", "token", launch, is_async=True, generation="g")
     return Frame(run, Scope("", None), RunningStep(StepKey("", 1), "step", 1, 1, transactional=False))
 
 

@@ -208,7 +208,7 @@ def test_who_may_wait_no_longer_leaves_the_batch_to_the_others() -> None:
     committer = ScriptedCommitter(gate := Gate(away))
     callers = queued_behind(gate, committer, [])
     for number, (name, owner) in enumerate({"lost": ended, "mine": launch}.items(), start=1):
-        callers.add(name, Run(name, "work", "token", owner, is_async=False))
+        callers.add(name, Run(name, "work", "token", owner, is_async=False, generation="g"))
         wait_for_line(committer, number)
     gate.open()
     results = callers.join()

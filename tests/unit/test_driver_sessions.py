@@ -12,14 +12,15 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 from dbos_orm._drivers.async_driver import AsyncDriver
-from dbos_orm._drivers.sessions import SessionSource
+from dbos_orm._drivers.sessions import Database, SessionSource
 from dbos_orm._drivers.sync_driver import SyncDriver
 from dbos_orm._drivers.writer_turn import WriterTurn
 from dbos_orm._flows import effects
 from dbos_orm._flows.effects import Flow
+from dbos_orm._outcomes import Returned
 
-ONE_WRITER: Any = SimpleNamespace(single_writer=True)
 NOTHING: Any = None
+DIALECT: Any = SimpleNamespace(is_guest=False)
 
 
 class InterruptedSession(Session):
@@ -47,10 +48,14 @@ class SlowSession:
         self.events.append("closed")
 
 
-def committing() -> Flow[None]:
-    opened = yield from effects.OpenSession(None)
-    assert not isinstance(opened, BaseException)
-    yield from effects.Commit(opened[0])
+def committing(source: SessionSource) -> Flow[None]:
+    opened = yield from effects.OpenSession(source, "transaction")
+    assert isinstance(opened, Returned)
+    yield from effects.Commit(opened.value)
+
+
+def source_of_one_writer(make: Callable[..., Any], turns: WriterTurn) -> SessionSource:
+    return SessionSource(make, NOTHING, DIALECT, Database(is_own=True, writer=turns))
 
 
 @pytest.fixture
@@ -68,11 +73,10 @@ def test_a_turn_at_writing_is_given_back_once_when_a_commit_is_interrupted(engin
         line.append(turns.request())
         return InterruptedSession(engine)
 
-    source = SessionSource(make, ONE_WRITER, turns, None)
-    driver = SyncDriver(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, source)
+    driver = SyncDriver(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
 
     with pytest.raises(KeyboardInterrupt):
-        driver.run(committing())
+        driver.run(committing(source_of_one_writer(make, turns)))
 
     assert line[0].done()
     assert not turns.request().done(), "two have the turn"
@@ -81,9 +85,8 @@ def test_a_turn_at_writing_is_given_back_once_when_a_commit_is_interrupted(engin
 async def test_a_session_is_closed_once_and_only_behind_its_commit_when_the_task_is_cancelled() -> None:
     session = SlowSession()
     turns = WriterTurn()
-    source = SessionSource(lambda **_: session, ONE_WRITER, turns, None)
-    driver = AsyncDriver(NOTHING, NOTHING, NOTHING, NOTHING, source)
-    task = asyncio.create_task(driver.run(committing()))
+    driver = AsyncDriver(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+    task = asyncio.create_task(driver.run(committing(source_of_one_writer(lambda **_: session, turns))))
     await session.is_committing.wait()
 
     task.cancel()

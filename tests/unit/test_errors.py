@@ -24,6 +24,7 @@ FACTS: dict[str, dict[str, Any]] = {
     "NotBoundError": {"operation": "start", "application": "shop"},
     "NotLaunchedError": {"operation": "recv", "application": "shop"},
     "SchemaVersionError": {"found": "0000", "expected": "0001", "command": "dbos-orm migrate"},
+    "TransactionOutputMissingError": {"url": "postgresql://db/reports", "table": "dbos_transaction_output"},
     "DatabaseUnavailableError": {
         "url": "postgresql://db/shop",
         "seconds": 30.0,
