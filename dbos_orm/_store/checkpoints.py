@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
@@ -63,12 +64,16 @@ _FINISH_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
 
 
 class _Kind(NamedTuple):
-    """Entries that share a statement. ``identity``: the attribute that the statement returns of what it wrote."""
+    """Entries that share a statement. ``identity``: the attribute that the statement returns of what it wrote.
+
+    ``values`` takes those of the fields out of an entry.
+    """
 
     name: str
     fields: dict[str, TypeEngine[Any]]
     build: Callable[..., Any]
     identity: str
+    values: Callable[[object], tuple[Any, ...]]
 
 
 def write(
@@ -159,7 +164,7 @@ def _workflow_id(numbered: tuple[int, Entry]) -> str:
 
 
 def _row(kind: _Kind, entry: object) -> dict[str, Any]:
-    return {name: getattr(entry, name) for name in kind.fields}
+    return dict(zip(kind.fields, kind.values(entry), strict=True))
 
 
 # -- statements ----------------------------------------------------------------------------------
@@ -300,11 +305,11 @@ def _update_runs(dialect: Dialect, given: FromClause, fields: dict[str, TypeEngi
     )
 
 
-_STEP: Final = _Kind("step", _STEP_FIELDS, _insert_steps, "write_id")
-_RARE_STEP: Final = _Kind("rare_step", _RARE_STEP_FIELDS, _insert_steps, "write_id")
-_RUN_START: Final = _Kind("run_start", _START_FIELDS, _insert_runs, "generation")
-_ATTEMPT: Final = _Kind("attempt", _ATTEMPT_FIELDS, _insert_attempts, "write_id")
-_RUN_FINISH: Final = _Kind("run_finish", _FINISH_FIELDS, _update_runs, "workflow_id")
+_STEP: Final = _Kind("step", _STEP_FIELDS, _insert_steps, "write_id", attrgetter(*_STEP_FIELDS))
+_RARE_STEP: Final = _Kind("rare_step", _RARE_STEP_FIELDS, _insert_steps, "write_id", attrgetter(*_RARE_STEP_FIELDS))
+_RUN_START: Final = _Kind("run_start", _START_FIELDS, _insert_runs, "generation", attrgetter(*_START_FIELDS))
+_ATTEMPT: Final = _Kind("attempt", _ATTEMPT_FIELDS, _insert_attempts, "write_id", attrgetter(*_ATTEMPT_FIELDS))
+_RUN_FINISH: Final = _Kind("run_finish", _FINISH_FIELDS, _update_runs, "workflow_id", attrgetter(*_FINISH_FIELDS))
 _KINDS: Final = (_STEP, _RARE_STEP, _RUN_START, _ATTEMPT, _RUN_FINISH)
 """In the order in which they are written."""
 _CHILD: Final = "child"
