@@ -231,25 +231,49 @@ def test_an_interrupted_leader_leaves_nobody_waiting() -> None:
     assert committer.write(finish("d"), None) is WriteResult.WRITTEN
 
 
-def test_an_interrupted_waiter_leads_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def interruptions(monkeypatch: pytest.MonkeyPatch) -> dict[str, threading.Event]:
+    """Threads of these names are interrupted while they wait, when their event is set."""
     made = commits._taken_lock
-    is_interrupted = threading.Event()
+    events: dict[str, threading.Event] = {}
 
     class Interrupted:
+        def __init__(self, event: threading.Event) -> None:
+            self._event = event
+
         def acquire(self) -> None:
-            assert is_interrupted.wait(PATIENCE)
+            assert self._event.wait(PATIENCE)
             raise KeyboardInterrupt
 
         def release(self) -> None: ...
 
-    monkeypatch.setattr(
-        commits, "_taken_lock", lambda: Interrupted() if threading.current_thread().name == "a" else made()
-    )
+    def lock() -> Any:
+        event = events.get(threading.current_thread().name)
+        return made() if event is None else Interrupted(event)
+
+    monkeypatch.setattr(commits, "_taken_lock", lock)
+    return events
+
+
+def test_an_interrupted_waiter_leads_nobody(interruptions: dict[str, threading.Event]) -> None:
+    interruptions["a"] = threading.Event()
     committer = ScriptedCommitter(gate := Gate())
     callers = queued_behind(gate, committer, ["a", "b", "c"])
-    is_interrupted.set()
+    interruptions["a"].set()
     eventually(lambda: "a" in callers.results)
     gate.open()
     results = callers.join()
     assert isinstance(results["a"], KeyboardInterrupt)
     assert (results["b"], results["c"]) == (WriteResult.WRITTEN, WriteResult.WRITTEN)
+
+
+def test_who_is_interrupted_when_it_was_to_wake_the_next_does_so(interruptions: dict[str, threading.Event]) -> None:
+    interruptions["b"] = threading.Event()
+    committer = ScriptedCommitter(gate := Gate())
+    callers = queued_behind(gate, committer, ["a", "b", "c", "d"])
+    gate.open()
+    eventually(lambda: set(callers.results) == {"first", "a"})
+    interruptions["b"].set()
+    results = callers.join()
+    assert isinstance(results["b"], KeyboardInterrupt)
+    assert (results["c"], results["d"]) == (WriteResult.WRITTEN, WriteResult.WRITTEN)
