@@ -2,7 +2,7 @@
 
 from dbos_orm._dialects._base import Dialect, Fault
 from dbos_orm._dialects._engines import dialect_of, own_engine
-from dbos_orm._dialects._prepared import AnyConnection, DirectConnection, Prepared
+from dbos_orm._dialects._prepared import AnyConnection, DirectConnection, Prepared, driver_transaction
 from dbos_orm._dialects._sqlite import prepare_sqlite_connections, require_sqlite_file, sqlite_engine
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Fault",
     "Prepared",
     "dialect_of",
+    "driver_transaction",
     "own_engine",
     "prepare_sqlite_connections",
     "require_sqlite_file",

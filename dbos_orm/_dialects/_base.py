@@ -173,6 +173,11 @@ class Dialect(abc.ABC):
 
     # -- connections -----------------------------------------------------------------------------
 
+    @property
+    def begins_by_driver(self) -> bool:
+        """Whether every statement needs a transaction that the driver begins: autocommit and SQL are not enough."""
+        return False
+
     def direct_connection(self, engine: Engine) -> DirectConnection:
         """A connection of our own pool that executes through its driver's cursor."""
         return DirectConnection(engine)

@@ -33,7 +33,7 @@ from sqlalchemy.types import TypeEngine
 
 from dbos_orm._clock import Clock
 from dbos_orm._dialects._base import Dialect, Fault
-from dbos_orm._dialects._prepared import DirectConnection, PoolerNotice, PreparingConnection
+from dbos_orm._dialects._prepared import LOST_STATEMENT, DirectConnection, PoolerNotice, PreparingConnection
 from dbos_orm.config import Config, seconds
 from dbos_orm.models import WorkflowStatus
 
@@ -136,6 +136,10 @@ class PostgreSQLDialect(Dialect):
         cause, state = _cause_and_state(error)
         if state in _CONFLICTS:
             return Fault.CONFLICT
+        if state in LOST_STATEMENT and self.driver.driver == "asyncpg":
+            # Nothing was done.
+            self._pooler_notice.is_given = True
+            return Fault.CONFLICT
         if state in _DISCONNECTIONS or (state or "").startswith("08"):
             return Fault.DISCONNECTED
         # libpq gives no state with a refusal to connect, only the server's text.
@@ -147,6 +151,12 @@ class PostgreSQLDialect(Dialect):
         if state is None and isinstance(error, DBAPIError) and "connection" in str(cause).lower():
             return Fault.DISCONNECTED
         return Fault.REJECTED
+
+    @property
+    def begins_by_driver(self) -> bool:
+        # asyncpg sends a statement in two parts, and between them a pooler may change the server process. A transaction
+        # it begins in one part, and until its end the pooler stays.
+        return self._pooler_notice.is_given and self.driver.driver == "asyncpg"
 
     def direct_connection(self, engine: Engine) -> DirectConnection:
         if engine.dialect.driver != "psycopg2":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy.engine import Connection, Engine
@@ -21,12 +22,26 @@ Parameters: TypeAlias = "Mapping[str, Any] | Sequence[Any]"
 
 _USES_BEFORE_PREPARING: Final = 3
 _PARAMETER: Final = re.compile(r"%\((\w+)\)s")
-_LOST_STATEMENT: Final = {
+LOST_STATEMENT: Final = {
     "26000",  # invalid_sql_statement_name: this server process has not prepared it
     "42P05",  # duplicate_prepared_statement
 }
 
 _logger = logging.getLogger("dbos_orm.sql")
+
+
+@contextmanager
+def driver_transaction(driver: Driver, raw: Any) -> Iterator[None]:
+    """A transaction on a driver's connection that is in autocommit, begun and ended in the driver's own way."""
+    driver.set_isolation_level(raw, "READ COMMITTED")
+    try:
+        yield
+        raw.commit()
+    except BaseException:
+        raw.rollback()
+        raise
+    finally:
+        driver.set_isolation_level(raw, "AUTOCOMMIT")
 
 
 class DirectConnection:
@@ -62,6 +77,10 @@ class DirectConnection:
             raise self._told(text, parameters, cursor, error) from error
         finally:
             cursor.close()
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """A transaction that the driver begins and ends; after an error the connection is to be dropped."""
+        return driver_transaction(self._driver, self._raw)
 
     def close(self) -> None:
         """Give the connection back to its pool."""
@@ -118,7 +137,7 @@ class PreparingConnection(DirectConnection):
             if call is not None:
                 return self.execute(call, parameters)
         except DBAPIError as error:
-            if getattr(error.orig, "pgcode", None) not in _LOST_STATEMENT:
+            if getattr(error.orig, "pgcode", None) not in LOST_STATEMENT:
                 raise
             self._notice.is_given = True
         return self.execute(statement.text, parameters)

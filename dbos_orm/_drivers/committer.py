@@ -281,6 +281,9 @@ class Committer:
             lane.connection = self._dialect.direct_connection(self._gateway.engine)
         connection, dialect = lane.connection, self._dialect
         with self._gateway.writing():
+            if dialect.begins_by_driver:
+                with connection.transaction():
+                    return checkpoints.write(connection, dialect, entries)
             if checkpoints.is_single_statement(dialect, entries):
                 return checkpoints.write(connection, dialect, entries)
             # An error on the way, or an interruption, drops the lane's connection, and the transaction with it.

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from sqlalchemy.engine import Connection, Engine
 
 from dbos_orm._context import Run, logger
-from dbos_orm._dialects import Dialect, Fault
+from dbos_orm._dialects import Dialect, Fault, driver_transaction
 from dbos_orm._drivers.writer_turn import WriterTurn
 from dbos_orm.config import Config, seconds
 from dbos_orm.errors import DatabaseUnavailableError
@@ -113,7 +113,10 @@ class Gateway:
 
     def _reading(self, verb: Callable[[Connection], T]) -> T:
         with self.engine.connect() as connection:
-            return verb(connection)
+            if not self.dialect.begins_by_driver:
+                return verb(connection)
+            with begun(connection, self.dialect):
+                return verb(connection)
 
     def _patiently(self, call: Callable[[], T], run: Run | None) -> T:
         patience: Patience | None = None
@@ -169,12 +172,26 @@ class Patience:
 @contextmanager
 def begun(connection: Connection, dialect: Dialect) -> Iterator[None]:
     """A transaction on one of our own connections, which are in autocommit: begun and ended in SQL."""
+    if dialect.begins_by_driver:
+        with _begun_by_driver(connection):
+            yield
+        return
     connection.exec_driver_sql(dialect.begin)
     try:
         yield
         connection.exec_driver_sql("COMMIT")
     except BaseException:
         roll_back(connection)
+        raise
+
+
+@contextmanager
+def _begun_by_driver(connection: Connection) -> Iterator[None]:
+    try:
+        with driver_transaction(connection.dialect, connection.connection.dbapi_connection):
+            yield
+    except BaseException:
+        connection.invalidate()
         raise
 
 
