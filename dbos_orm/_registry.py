@@ -173,13 +173,22 @@ class Registry:
             raise InstanceNotRegisteredError(name, class_name, names)
         return instance.workflows[name]
 
-    def runnable(self) -> list[Runnable]:
-        """Everything that this process can continue."""
+    @property
+    def has_plain_workflows(self) -> bool:
+        """Whether any workflow is no coroutine."""
+        return any(not workflow.is_async for workflow in list(self._workflows.values()))
+
+    def runnable(self, takes: Callable[[RegisteredWorkflow], bool] = bool) -> list[Runnable]:
+        """Everything that this process can continue, of what it takes."""
         functions = [workflow for workflow in list(self._workflows.values()) if not workflow.is_method]
         methods = [
             method for instance in list(self._instances.values()) for method in list(instance.workflows.values())
         ]
-        return [Runnable(one.name, one.version, one.class_name, one.config_name) for one in (*functions, *methods)]
+        return [
+            Runnable(one.name, one.version, one.class_name, one.config_name)
+            for one in (*functions, *methods)
+            if takes(one)
+        ]
 
     def __iter__(self) -> Iterator[RegisteredWorkflow]:
         return iter(list(self._workflows.values()))

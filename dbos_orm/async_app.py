@@ -19,6 +19,7 @@ from dbos_orm._application import AnyDBOS
 from dbos_orm._async_operations import AsyncOperations
 from dbos_orm._binds import AsyncBind, ResolvedBind, resolve_async
 from dbos_orm._scopes import typed_as
+from dbos_orm._sync_view import SyncView
 from dbos_orm.config import Config, Duration, seconds
 from dbos_orm.handles import async_driver_of
 
@@ -47,6 +48,8 @@ class AsyncDBOS(AsyncOperations, AnyDBOS):
         self.gather = typed_as(asyncio.gather, self._gathered)
         """``asyncio.gather`` for a workflow: coroutines are numbered in their order, so that steps can be called in
         them. It waits for all of them, and then raises the first error in their order."""
+        self.sync = SyncView(name=name, config=self.config, types=self.types, runtime=self._runtime)
+        """The decorators and operations for plain functions, which run on threads of this application."""
         self._given = bind
         if bind is not None:
             self._runtime.bind_given = lambda: self.bind(bind)

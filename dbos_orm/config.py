@@ -102,6 +102,8 @@ class Config:
     """The name of the serializer for new values: ``json``, ``pickle``, or one of ``serializers``."""
     serializers: Sequence[Serializer] = ()
     """Further serializers; values are read with the one that their row names."""
+    may_block_loop: bool = False
+    """Let blocking operations of ``DBOS`` stop an event loop that runs on their thread, as that of a notebook."""
     verify_values: bool = False
     """Decode every recorded value at once and hand that to the workflow; for tests."""
 

@@ -25,7 +25,7 @@ from dbos_orm._drivers.worker_threads import WorkerThreads
 from dbos_orm._flows.effects import RunBody, Spawn
 from dbos_orm._flows.environment import Environment
 from dbos_orm._identifiers import IdentifierSource
-from dbos_orm._registry import Registry
+from dbos_orm._registry import RegisteredWorkflow, Registry
 from dbos_orm._surroundings import NOTHING, Surroundings
 from dbos_orm.config import Config
 from dbos_orm.serialization import Codec
@@ -74,7 +74,13 @@ class Binding:
         """How many more workflows this process may take from the database now."""
         if self.async_driver is None:
             return self.threads.free
-        return max(0, _ASYNC_RUNS - len(self.runs)) if self.async_driver.can_spawn else 0
+        room = max(0, _ASYNC_RUNS - len(self.runs)) if self.async_driver.can_spawn else 0
+        # With no thread free only coroutines are claimed (``takes``), and those have room.
+        return min(room, self.threads.free or room) if self.environment.registry.has_plain_workflows else room
+
+    def takes(self, workflow: RegisteredWorkflow) -> bool:
+        """Whether there is a place for this kind of workflow: a coroutine needs no thread."""
+        return workflow.is_async or self.async_driver is None or self.threads.free > 0
 
     def spawn(self, run: Run, body: RunBody) -> None:
         """Execute an owned run in the background, on threads or on the event loop as its function wants it."""

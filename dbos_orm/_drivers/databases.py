@@ -175,7 +175,10 @@ class Databases:
             yield
             return
         try:
-            self._gateway.wait_for_turn(turn)
+            if source.engine.dialect.is_async:
+                self._gateway.wait_for_turn(turn)
+            else:
+                turn.result()
         except BaseException:
             source.withdraw_turn(turn)
             raise
@@ -185,7 +188,8 @@ class Databases:
             source.release_turn()
 
     def _engine_of(self, maker: Maker) -> Engine:
-        engine, is_async = _engine_behind(maker), self.main.engine.dialect.is_async
+        # Of the maker, not of the application: plain functions beside coroutines have sessions of their own kind.
+        engine, is_async = _engine_behind(maker), isinstance(maker, async_sessionmaker)
         kind = "async_sessionmaker" if is_async else "sessionmaker"
         if engine is None:
             raise ConfigurationError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from asyncio import _get_running_loop
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -26,7 +27,7 @@ from dbos_orm._flows.effects import Effect, Flow, Outcome, WriteResult
 from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.running import execute
 from dbos_orm._outcomes import Raised, Returned
-from dbos_orm.errors import OwnershipLost
+from dbos_orm.errors import ConfigurationError, OwnershipLost
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ class SyncDriver:
         databases: Databases,
     ) -> None:
         self.sessions = Sessions(databases)
+        self.may_block_loop = environment.config.may_block_loop and not gateway.has_service_loop
         self._environment = environment
         self._gateway = gateway
         self._committer = committer
@@ -65,7 +67,13 @@ class SyncDriver:
         }
 
     def run(self, flow: Flow[T]) -> T:
-        """Drive a flow to its end and give its value; what it raises is raised here."""
+        """Drive a flow to its end and give its value; what it raises is raised here.
+
+        Raises:
+            ConfigurationError: an event loop runs on this thread, which would stop; nothing was done.
+        """
+        if _get_running_loop() is not None and not self.may_block_loop:
+            raise _blocks_loop()
         transaction: OpenTransaction | None = None
         try:
             effect = next(flow)
@@ -223,6 +231,15 @@ class SyncDriver:
                     submitted.wait()
                 if isinstance(submitted.outcome, Raised) and not is_dropped and run.stop is None:
                     log_unheard(run, submitted.outcome.error)
+
+
+def _blocks_loop() -> ConfigurationError:
+    return ConfigurationError(
+        "thread",
+        threading.current_thread().name,
+        "a thread without a running event loop, which this blocking call would stop",
+        "use AsyncDBOS, or await asyncio.to_thread(...); in a notebook, Config(may_block_loop=True)",
+    )
 
 
 class _Waiting:

@@ -114,7 +114,7 @@ class Recovery:
             self._binding.environment.application,
             self._launch.executor_id,
             random_token(),
-            self._registry.runnable(),
+            self._registry.runnable(self._binding.takes),
         )
 
     def _run_all(self, claimed: Sequence[ClaimedRun], claimant: Claimant) -> None:
