@@ -83,6 +83,7 @@ class Registry:
     application: str
     _workflows: dict[str, RegisteredWorkflow] = field(default_factory=dict)
     _steps: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    _started_steps: dict[str, RegisteredWorkflow] = field(default_factory=dict)
     _instances: dict[tuple[str, str], RegisteredInstance] = field(default_factory=dict)
     _by_identity: dict[int, RegisteredInstance] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -98,7 +99,7 @@ class Registry:
             ConflictingRegistrationError: the name stands for another function already.
         """
         with self._lock:
-            existing = self._workflows.get(workflow.name)
+            existing = self._workflows.get(workflow.name) or self._started_steps.get(workflow.name)
             if existing is not None:
                 raise ConflictingRegistrationError(
                     workflow.name, place_of(existing.function), place_of(workflow.function)
@@ -117,6 +118,11 @@ class Registry:
             existing = self._steps.setdefault(name, function)
         if existing is not function and _code_of(existing) != _code_of(function):
             raise ConflictingRegistrationError(name, place_of(existing), place_of(function))
+
+    def add_startable_step(self, workflow: RegisteredWorkflow) -> None:
+        """Have a step be a workflow, too; of steps that are made again and again it is the first one."""
+        with self._lock:
+            self._started_steps.setdefault(workflow.name, workflow)
 
     def add_instance(self, value: object, config_name: str, methods: Iterable[RegisteredWorkflow]) -> None:
         """Make (class, name) stand for this object, which is kept as long as the application.
@@ -161,10 +167,9 @@ class Registry:
         Raises:
             NotRegisteredError: this process has none.
         """
-        try:
-            workflow = self._workflows[name]
-        except KeyError:
-            raise NotRegisteredError(name, self._workflows) from None
+        workflow = self._workflows.get(name) or self._started_steps.get(name)
+        if workflow is None:
+            raise NotRegisteredError(name, self._workflows)
         if class_name is None or config_name is None:
             return workflow
         instance = self._instances.get((class_name, config_name))
@@ -176,11 +181,13 @@ class Registry:
     @property
     def has_plain_workflows(self) -> bool:
         """Whether any workflow is no coroutine."""
-        return any(not workflow.is_async for workflow in list(self._workflows.values()))
+        known = [*list(self._workflows.values()), *list(self._started_steps.values())]
+        return any(not workflow.is_async for workflow in known)
 
     def runnable(self, takes: Callable[[RegisteredWorkflow], bool] = bool) -> list[Runnable]:
         """Everything that this process can continue, of what it takes."""
-        functions = [workflow for workflow in list(self._workflows.values()) if not workflow.is_method]
+        known = [*list(self._workflows.values()), *list(self._started_steps.values())]
+        functions = [workflow for workflow in known if not workflow.is_method]
         methods = [
             method for instance in list(self._instances.values()) for method in list(instance.workflows.values())
         ]

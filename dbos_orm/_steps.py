@@ -7,19 +7,22 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, cast, overload
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
-from dbos_orm._callables import AwaitedWhenCalled, Decorated
+from dbos_orm._callables import AwaitedWhenCalled, Decorated, is_method, signature_of
 from dbos_orm._context import Frame, current_frame, current_transaction
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._drivers.time_limits import await_within, call_within, call_within_async
 from dbos_orm._flows.stepping import StepCall, step
 from dbos_orm._futures import StepFuture, refuse_in_transaction, submit, submit_plain
 from dbos_orm._outcomes import unwrap
+from dbos_orm._registry import RegisteredWorkflow
 from dbos_orm._runtime import Runtime, body_frame
 from dbos_orm._settings import StepOptions, StepSettings, with_options
 from dbos_orm._time_limits import TimeLimit
-from dbos_orm.handles import async_driver_of
+from dbos_orm._workflows import AsyncWorkflow, Workflow
+from dbos_orm.errors import ConfigurationError
+from dbos_orm.handles import AsyncWorkflowHandle, WorkflowHandle, async_driver_of
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -27,13 +30,43 @@ R = TypeVar("R")
 Owner = TypeVar("Owner")
 
 
+_STARTED_VERSION: Final = "step"
+"""One for all steps that are started: a workflow of one step is the same whatever the step does."""
+
+
 class _AnyStep(Decorated, Generic[P, R]):
+    _is_async = False
+
     def __init__(self, runtime: Runtime, name: str, function: Callable[..., Any], settings: StepSettings) -> None:
         self._runtime = runtime
         self._function = function
         self._settings = settings
         self.name = name
         self._describe_as(function)
+        self._started = None if is_method(function) else self._as_workflow(function)
+        if self._started is not None:
+            runtime.application.registry.add_startable_step(self._started)
+
+    def _as_workflow(self, function: Callable[..., Any]) -> RegisteredWorkflow:
+        """The workflow that calls this step and nothing else; its name cannot be that of a function."""
+        called = cast("Callable[..., Any]", self)
+        return RegisteredWorkflow(
+            name=f"step:{self.name}",
+            function=_calling_async(called) if self._is_async else _calling(called),
+            version=_STARTED_VERSION,
+            is_async=self._is_async,
+            signature=signature_of(function),
+        )
+
+    def _startable(self) -> RegisteredWorkflow:
+        if self._started is None:
+            raise ConfigurationError(
+                "start",
+                self.name,
+                "a step that is a function: a method needs its instance to be continued",
+                "start a workflow method that calls it",
+            )
+        return self._started
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} of {self._runtime.application.name!r}>"
@@ -97,6 +130,16 @@ class Step(_AnyStep[P, R]):
         binding, frame, call = drawn
         return submit(binding, frame, step(binding.environment, frame, call))
 
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]:
+        """Start a workflow that calls this step, as its decorator says, and nothing else; its name is ``step:{name}``.
+
+        Else as ``Workflow.start``.
+
+        Raises:
+            ConfigurationError: the step is a method.
+        """
+        return Workflow[P, R](self._runtime, self._startable(), {}).start(*args, **kwargs)
+
     def options(self, **options: Unpack[StepOptions]) -> Step[P, R]:
         """The same step, to be called with these options; options said before are kept.
 
@@ -116,6 +159,8 @@ class Step(_AnyStep[P, R]):
 class AsyncStep(AwaitedWhenCalled, _AnyStep[P, R]):
     """``Step`` for coroutines. Its number is drawn when it is called, not when it is awaited: a ``gather`` of
     calls is deterministic. A plain function runs in a thread."""
+
+    _is_async = True
 
     def __init__(
         self, runtime: Runtime, name: str, function: Callable[..., Any], settings: StepSettings, *, is_sync: bool
@@ -142,6 +187,10 @@ class AsyncStep(AwaitedWhenCalled, _AnyStep[P, R]):
             return self._run_plain(args, kwargs)
         return cast("Coroutine[None, None, R]", self._function(*args, **kwargs))
 
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, AsyncWorkflowHandle[R]]:
+        """Start a workflow that calls this step; as ``Step.start``."""
+        return AsyncWorkflow[P, R](self._runtime, self._startable(), {}).start(*args, **kwargs)
+
     def options(self, **options: Unpack[StepOptions]) -> AsyncStep[P, R]:
         """The same step, to be called with these options; raises as ``Step.options``."""
         return self._with(_settings=with_options(self._settings, options))
@@ -157,6 +206,20 @@ class AsyncStep(AwaitedWhenCalled, _AnyStep[P, R]):
             if self._is_sync:
                 return cast("R", unwrap(await call_within_async(limit, self._around(call))))
             return cast("R", unwrap(await await_within(limit, call())))
+
+
+def _calling(step: Callable[..., Any]) -> Callable[..., Any]:
+    def call_step(*args: Any, **kwargs: Any) -> Any:
+        return step(*args, **kwargs)
+
+    return call_step
+
+
+def _calling_async(step: Callable[..., Any]) -> Callable[..., Any]:
+    async def call_step(*args: Any, **kwargs: Any) -> Any:
+        return await step(*args, **kwargs)
+
+    return call_step
 
 
 @contextmanager

@@ -12,14 +12,16 @@ from dbos_orm.models import WorkflowStatus
 
 def is_runnable(runnable: Sequence[Runnable]) -> ColumnElement[bool]:
     """Whether its version is here, and its instance. Name and version come first: an index leads to them."""
-    functions = [one for one in runnable if one.class_name is None]
+    functions: dict[str, list[str]] = {}
     methods: dict[tuple[str, str], list[Runnable]] = {}
     for one in runnable:
-        if one.class_name is not None:
+        if one.class_name is None:
+            functions.setdefault(one.version, []).append(one.name)
+        else:
             methods.setdefault((one.name, one.version), []).append(one)
     return or_(
-        *(_is_code(one.name, one.version) & WorkflowStatus.class_name.is_(None) for one in functions),
-        *(_is_code(*code) & _is_on(instances) for code, instances in methods.items()),
+        *(_is_code(names, version) & WorkflowStatus.class_name.is_(None) for version, names in functions.items()),
+        *(_is_code([name], version) & _is_on(instances) for (name, version), instances in methods.items()),
         literal(False) if not runnable else or_(False),
     )
 
@@ -34,8 +36,9 @@ def can_be_stamped(runnable: Sequence[Runnable]) -> ColumnElement[bool]:
     return WorkflowStatus.version.is_(None) & is_here
 
 
-def _is_code(name: str, version: str) -> ColumnElement[bool]:
-    return and_(WorkflowStatus.name == name, WorkflowStatus.version == version)
+def _is_code(names: Sequence[str], version: str) -> ColumnElement[bool]:
+    is_named = WorkflowStatus.name == names[0] if len(names) == 1 else WorkflowStatus.name.in_(names)
+    return and_(is_named, WorkflowStatus.version == version)
 
 
 def _is_on(methods: Sequence[Runnable], *, by_name: bool = False) -> ColumnElement[bool]:

@@ -136,6 +136,16 @@ async def together() -> None:
     assert_type(await asyncio.gather(*(handle.result() for handle in handles)), list[float])
 
 
+async def plain_functions() -> None:
+    @dbos.sync.workflow
+    def count(item: str) -> int:
+        return len(item)
+
+    assert_type(await asyncio.to_thread(count, "tea"), int)
+    assert_type((await asyncio.to_thread(count.start, "tea")).result(), int)
+    count(7)  # refused
+
+
 async def steps() -> None:
     assert_type(await charge(1), str)
     assert_type(await weigh("tea"), float)
@@ -143,6 +153,8 @@ async def steps() -> None:
     assert_type(await first_of([1]), int)
     assert_type(await dbos.step(len, name="length")("abc"), int)
     assert_type(await ask.options(timeout=1)("tea"), int)
+    assert_type(await charge.start(1), AsyncWorkflowHandle[str])
+    await charge.start("1")  # refused
 
     both = await dbos.gather(ask("tea"), charge(1))
     assert_type(both, tuple[int, str])

@@ -108,6 +108,8 @@ assert_type(first_of([1, 2]), int)
 assert_type(first_of(["a"]), str)
 assert_type(dbos.step(len, name="length")("abc"), int)
 assert_type(ask.options(timeout=1)("tea"), int)
+assert_type(charge.start(1, currency="USD"), WorkflowHandle[str])
+charge.start("1")  # refused
 assert_type(charge.submit(1, currency="USD"), StepFuture[str])
 assert_type(ask.options(retry=None).submit("tea").result(timeout=1), int)
 assert_type(reserve.submit(42), StepFuture[int])
