@@ -5,11 +5,12 @@ from __future__ import annotations
 from math import inf
 
 from dbos_orm._clock import steady_seconds
-from dbos_orm._context import Launch
+from dbos_orm._context import Launch, Run
 from dbos_orm._drivers.inline import InlineBinding
 from dbos_orm._drivers.report import report
 from dbos_orm._drivers.service_loop import CoroutineGateway
-from dbos_orm._flows.effects import Execute
+from dbos_orm._flows.effects import Execute, Outcome
+from dbos_orm._outcomes import Raised
 from dbos_orm._services.recovery import Recovery
 
 
@@ -22,12 +23,16 @@ class InlineWork:
         self._ran = 0
 
     def drain(self, seconds: float = inf) -> int:
-        """Run what is ready, and what that makes ready; begin nothing after ``seconds``. Gives how many ran."""
+        """Run what is ready, and what that makes ready; begin nothing after ``seconds``. Gives how many ran.
+
+        Raises:
+            BaseException: an exit that is no outcome of a workflow (KeyboardInterrupt, pytest.fail) is the caller's.
+        """
         ends, before = steady_seconds() + seconds, self._ran
         while steady_seconds() < ends and self._has_claimed():
             run, body = self._binding.ready.popleft()
             self._ran += 1
-            report(run, self._binding.driver.perform(Execute(run, body)))
+            _end(run, self._binding.driver.perform(Execute(run, body)))
         return self._ran - before
 
     async def drain_async(self, seconds: float = inf) -> int:
@@ -39,7 +44,7 @@ class InlineWork:
         while steady_seconds() < ends and await gateway.attempt_async(self._has_claimed, None):
             run, body = self._binding.ready.popleft()
             self._ran += 1
-            report(run, await driver.perform(Execute(run, body)))
+            _end(run, await driver.perform(Execute(run, body)))
         return self._ran - before
 
     def _has_claimed(self) -> bool:
@@ -48,3 +53,10 @@ class InlineWork:
             if not self._claims.claim():
                 return False
         return True
+
+
+def _end(run: Run, outcome: Outcome) -> None:
+    report(run, outcome)
+    if isinstance(outcome, Raised) and not isinstance(outcome.error, Exception) and outcome.error is not run.stop:
+        # The run was handed over, and would be ready here again.
+        raise outcome.error

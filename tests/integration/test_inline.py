@@ -234,6 +234,45 @@ async def test_many_steps_at_a_time(database: TestDatabase) -> None:
         assert await connection.scalar(select(func.count()).select_from(Item)) == 20
 
 
+def test_an_exit_of_a_workflow_ends_the_drain(database: TestDatabase) -> None:
+    with inline(database) as (dbos, _):
+        began = []
+
+        @dbos.workflow
+        def leave(how: str) -> None:
+            began.append(how)
+            if began.count(how) == 1:
+                raise {"interrupt": KeyboardInterrupt, "failed": pytest.fail.Exception}[how](how)
+
+        for how in ("interrupt", "failed"):
+            handle = leave.start(how)
+            with pytest.raises(BaseException, match=how):
+                dbos.drain()
+            assert began.count(how) == 1
+            assert handle.status() is WorkflowState.ENQUEUED
+            assert handle.result() is None
+
+
+async def test_a_drain_can_be_cancelled(database: TestDatabase) -> None:
+    async with inline_async(database) as (dbos, _):
+        began, may_end = asyncio.Event(), asyncio.Event()
+
+        @dbos.workflow
+        async def wait() -> int:
+            began.set()
+            await may_end.wait()
+            return 1
+
+        handle = await wait.start()
+        draining = asyncio.create_task(dbos.drain())
+        await began.wait()
+        draining.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await draining
+        may_end.set()
+        assert await handle.result() == 1
+
+
 def test_a_connection_is_for_inline_and_inline_for_a_connection(database: TestDatabase) -> None:
     engine = database.make_engine()
     with engine.connect() as connection, pytest.raises(ConfigurationError, match="inline=True"):
