@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
@@ -24,11 +25,14 @@ from dbos_orm._runtime import Runtime
 from dbos_orm._store.checkpoints import insert_run
 from dbos_orm._store.entries import RunStart
 from dbos_orm._store.history import find_run
-from dbos_orm.errors import SessionMisuseError, StartInStepError, WorkflowExistsError
+from dbos_orm.errors import NotCommittedError, SessionMisuseError, StartInStepError, WorkflowExistsError
 from dbos_orm.models import WorkflowStatus
 
 SyncScope: TypeAlias = Session | scoped_session[Any] | Connection
 AsyncScope: TypeAlias = AsyncSession | async_scoped_session[Any] | AsyncConnection
+
+_LOADED_ROWS: Final = "dbos_orm.loaded_rows"
+"""In the ``info`` of a caller's session: the rows that handles gave out, with the transactions that hold each."""
 
 
 class Staging:
@@ -38,7 +42,6 @@ class Staging:
         self.scope = scope
         self.entry = entry
         self.created = created
-        self.row: WorkflowStatus | None = None
         self._root = scope.get_transaction()
         self._enclosing = _with_parents(scope.get_nested_transaction() or self._root)
 
@@ -52,23 +55,28 @@ class Staging:
 
         Raises:
             SessionMisuseError: the workflow was started on a connection, which has no objects.
+            NotCommittedError: it was rolled back.
         """
-        session = self.scope
+        session, workflow_id = self.scope, self.entry.workflow_id
         if not isinstance(session, Session):
             raise SessionMisuseError(
-                f"the row of workflow {self.entry.workflow_id!r}, which was started on a Connection",
+                f"the row of workflow {workflow_id!r}, which was started on a Connection",
                 "start it on a Session, or select it",
             )
-        row = session.get_one(WorkflowStatus, self.entry.workflow_id)
-        if row is not self.row:
-            self.row = row
-            event.listen(session, "after_soft_rollback", self._expunge)
+        row = session.get(WorkflowStatus, workflow_id)
+        if row is None:
+            raise NotCommittedError("row", workflow_id)
+        loaded = session.info.setdefault(_LOADED_ROWS, WeakKeyDictionary())
+        loaded.setdefault(row, self._enclosing)
+        _listen_once(session, "after_soft_rollback", _expunge_rolled_back)
         return row
 
-    def _expunge(self, session: Session, previous: SessionTransaction) -> None:
-        # The unit of work did not insert it, and so would keep it as if it was still there.
-        if self.row is not None and self.row in session and previous in self._enclosing:
-            session.expunge(self.row)
+
+def _expunge_rolled_back(session: Session, previous: SessionTransaction) -> None:
+    # The unit of work did not insert these rows, and so would keep them as if they were still there.
+    for row, enclosing in list(session.info[_LOADED_ROWS].items()):
+        if previous in enclosing and row in session:
+            session.expunge(row)
 
 
 def sync_scope(scope: object, operation: str) -> Session | Connection:

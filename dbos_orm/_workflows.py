@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from dbos_orm._callables import AwaitedWhenCalled, Decorated
 from dbos_orm._calls import Call
-from dbos_orm._context import StepKey
+from dbos_orm._context import OpenTransaction, StepKey
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.calling import Plan, call_workflow, start_workflow
 from dbos_orm._outbox import AsyncScope, SyncScope, enclosing_transaction, stage, stage_async, sync_scope
@@ -106,27 +106,33 @@ class AnyWorkflow(Decorated, Generic[P, R]):
             launch = None  # stored, to be run by whoever waits for it
         return binding, plan(binding.application, workflow, args, kwargs, self._options, launch=launch, place=place)
 
+    def _to_join(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Session | Connection, RunStart] | None:
+        """A start in the transaction that is running here; None if none is."""
+        enclosing = enclosing_transaction(self._runtime, self.name, f"{self.name}.start()")
+        return None if enclosing is None else self._within(enclosing, args, kwargs)
+
     def _to_stage(
-        self,
-        scope: SyncScope | AsyncScope | None,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> tuple[Session | Connection, RunStart] | None:
-        """A start in the caller's transaction (``scope``), or in the one that is running here, where one is."""
-        operation = f"{self.name}.start()" if scope is None else f"{self.name}.start_in()"
-        given = None if scope is None else sync_scope(scope, operation)
+        self, scope: SyncScope | AsyncScope, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Session | Connection, RunStart]:
+        """A start in the caller's transaction."""
+        operation = f"{self.name}.start_in()"
+        given = sync_scope(scope, operation)
         enclosing = enclosing_transaction(self._runtime, self.name, operation, given)
-        if enclosing is not None:
-            given = sync_scope(enclosing.session, operation)
-        if given is None:
-            return None
+        return (given, self._entry(None, args, kwargs)) if enclosing is None else self._within(enclosing, args, kwargs)
+
+    def _within(
+        self, enclosing: OpenTransaction, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Session | Connection, RunStart]:
+        return sync_scope(enclosing.session, f"{self.name}.start()"), self._entry(enclosing, args, kwargs)
+
+    def _entry(self, enclosing: OpenTransaction | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RunStart:
         workflow, args, kwargs = self._target(args, kwargs)
         parent, frame = None, self._runtime.frame()
         if enclosing is not None and frame is not None and frame.step is not None:
             path = frame.step.key.path
             parent = Parent(frame.run, path, f"-{path}-{enclosing.number_start()}")
         application, options = self._runtime.application, self._options
-        return given, entry_of(application, workflow, args, kwargs, options, launch=None, parent=parent)
+        return entry_of(application, workflow, args, kwargs, options, launch=None, parent=parent)
 
     @property
     def _on_existing(self) -> str:
@@ -180,7 +186,7 @@ class Workflow(AnyWorkflow[P, R]):
         In a process that is bound and not launched, any launched process of the application runs it. In a
         transaction (``@dbos.transaction``) the start is a part of that transaction, as with ``start_in``.
         """
-        staged = self._to_stage(None, args, kwargs)
+        staged = self._to_join(args, kwargs)
         if staged is not None:
             return StagedHandle(self._runtime, stage(self._runtime, *staged, on_existing=self._on_existing))
         binding, made = self._to_start(args, kwargs)
@@ -205,7 +211,6 @@ class Workflow(AnyWorkflow[P, R]):
             ConflictingWorkflowError, WorkflowExistsError: the ID is taken.
         """
         staged = self._to_stage(session, args, kwargs)
-        assert staged is not None
         if isinstance(session, _ASYNC_SCOPES):
             return self._start_staged(*staged)
         return StagedHandle(self._runtime, stage(self._runtime, *staged, on_existing=self._on_existing))
@@ -249,7 +254,7 @@ class AsyncWorkflow(AwaitedWhenCalled, AnyWorkflow[P, R]):
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, AsyncWorkflowHandle[R]]:
         """Store the workflow and run it in the background, as a task of the loop that launched the application."""
-        staged = self._to_stage(None, args, kwargs)
+        staged = self._to_join(args, kwargs)
         if staged is not None:
             return self._start_staged(*staged)
         return self._start(*self._to_start(args, kwargs))
@@ -263,7 +268,6 @@ class AsyncWorkflow(AwaitedWhenCalled, AnyWorkflow[P, R]):
     def start_in(self, session: SyncScope | AsyncScope, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Start the workflow in a transaction of the caller's; takes and raises what ``Workflow.start_in`` does."""
         staged = self._to_stage(session, args, kwargs)
-        assert staged is not None
         if isinstance(session, _ASYNC_SCOPES):
             return self._start_staged(*staged)
         return AsyncStagedHandle(self._runtime, stage(self._runtime, *staged, on_existing=self._on_existing))

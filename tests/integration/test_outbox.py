@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -136,6 +137,36 @@ def test_its_row_relates_and_leaves_with_its_savepoint(dbos: DBOS, database: Tes
             kept = work.start_in(session).row
         session.rollback()
         assert kept not in session
+
+
+def test_the_row_of_what_was_rolled_back_was_never_committed(dbos: DBOS, database: TestDatabase) -> None:
+    @dbos.workflow
+    def work() -> None: ...
+
+    with Session(database.make_engine()) as session:
+        handle = work.start_in(session)
+        session.rollback()
+        with pytest.raises(NotCommittedError) as caught:
+            _ = handle.row
+        assert (caught.value.operation, caught.value.workflow_id) == ("row", handle.workflow_id)
+
+
+def test_a_session_of_long_life_gathers_nothing(dbos: DBOS, database: TestDatabase) -> None:
+    @dbos.workflow
+    def work() -> None: ...
+
+    with Session(database.make_engine()) as session:
+        listeners = []
+        for _ in range(3):
+            row = weakref.ref(work.start_in(session).row)
+            session.rollback()
+            assert row() is None
+            row = weakref.ref(work.start_in(session).row)
+            session.commit()
+            assert row() is None
+            names = ("after_commit", "after_soft_rollback")
+            listeners.append([len(list(getattr(session.dispatch, name))) for name in names])
+        assert listeners == [[1, 1]] * 3
 
 
 def test_a_connection_has_no_row(dbos: DBOS, database: TestDatabase) -> None:

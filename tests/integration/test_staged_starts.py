@@ -173,7 +173,13 @@ def an_engine(database: TestDatabase) -> Any:
     return database.make_engine()
 
 
-@pytest.mark.parametrize("make", [closed_session, closed_connection, autocommit_session, unbound_session, an_engine])
+def no_session(database: TestDatabase) -> Any:
+    return None
+
+
+@pytest.mark.parametrize(
+    "make", [closed_session, closed_connection, autocommit_session, unbound_session, an_engine, no_session]
+)
 def test_a_session_that_cannot_hold_a_start_is_refused(
     dbos: DBOS, database: TestDatabase, make: Callable[[TestDatabase], Any]
 ) -> None:
