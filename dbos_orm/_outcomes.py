@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -17,6 +18,10 @@ class Raised(NamedTuple):
     """The call raised ``error``."""
 
     error: BaseException
+
+
+class OwnCancellation(asyncio.CancelledError):
+    """A workflow's code ended as a cancelled task does, and nobody had cancelled its task: it is the code's doing."""
 
 
 def unwrap(outcome: Returned[T] | Raised) -> T:

@@ -25,7 +25,7 @@ from dbos_orm._flows import effects
 from dbos_orm._flows.effects import Effect, Flow, Outcome, WriteResult
 from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.running import execute
-from dbos_orm._outcomes import Raised, Returned
+from dbos_orm._outcomes import OwnCancellation, Raised, Returned
 from dbos_orm.errors import OwnershipLost
 
 T = TypeVar("T")
@@ -98,8 +98,10 @@ class AsyncDriver:
         transaction = current_transaction.set(effect.transaction)
         try:
             with lending(effect.transaction):
-                if effect.frame is None or effect.frame.step is None:
+                if effect.frame is None:
                     return await self._called(effect)
+                if effect.frame.step is None:
+                    return _attributed(await self._called(effect))
                 return await self._invoke_step(effect, effect.frame.run)
         finally:
             current_transaction.reset(transaction)
@@ -292,6 +294,17 @@ class _Waiting:
     def _set_threadsafe(self) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._event.set)
+
+
+def _attributed(outcome: Outcome) -> Outcome:
+    """The outcome of a workflow's body, which may await a task that it has cancelled itself."""
+    if not isinstance(outcome, Raised) or not isinstance(outcome.error, asyncio.CancelledError):
+        return outcome
+    task = asyncio.current_task()
+    assert task is not None
+    if task.cancelling():
+        return outcome
+    return Raised(OwnCancellation(*outcome.error.args).with_traceback(outcome.error.__traceback__))
 
 
 async def _in_thread(call: Callable[[], Any]) -> Outcome:

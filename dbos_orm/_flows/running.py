@@ -24,7 +24,7 @@ from dbos_orm._flows.effects import (
 )
 from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.recording import record_finish
-from dbos_orm._outcomes import Raised
+from dbos_orm._outcomes import OwnCancellation, Raised
 from dbos_orm._states import WorkflowState
 from dbos_orm._store.entries import RunFinish, RunStart
 from dbos_orm._store.history import RecordedRun, find_deadline, find_run, load_history
@@ -117,7 +117,8 @@ def _finish(env: Environment, run: Run, outcome: Outcome) -> Flow[Outcome]:
         run.end_with(OwnershipLost(run.workflow_id))
         # Whoever interrupts a process means the process. Any other exit is the workflow's own doing, and must not
         # go on for ever.
-        counts = not isinstance(outcome.error, (KeyboardInterrupt, asyncio.CancelledError))
+        from_outside = isinstance(outcome.error, (KeyboardInterrupt, asyncio.CancelledError))
+        counts = not from_outside or isinstance(outcome.error, OwnCancellation)
         owned = [(run.workflow_id, run.owner_token)]
         yield from Change(partial(hand_over, dialect=env.dialect, owned=owned, counts=counts))
         return outcome

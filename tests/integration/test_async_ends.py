@@ -9,12 +9,13 @@ import pytest
 
 from dbos_orm import AsyncDBOS, WorkflowState, WorkflowStatus
 from dbos_orm.errors import (
+    MaxRecoveryAttemptsExceededError,
     NotLaunchedError,
     WorkflowCancelledError,
     WorkflowTimeoutError,
 )
 from tests.databases import TestDatabase
-from tests.integration.shop import SOON, count_of, reading
+from tests.integration.shop import SOON, count_of, launched_async, reading
 from tests.processes import PATIENCE, eventually_async
 
 SHORT = 0.15
@@ -162,3 +163,20 @@ async def test_nothing_of_a_launch_is_left(database: TestDatabase) -> None:
         await work()
     left = [thread for thread in threading.enumerate() if thread not in before and thread.name.startswith("dbos")]
     assert left == []
+
+
+async def test_a_workflow_that_awaits_a_task_which_it_cancelled_does_not_go_on_for_ever(database: TestDatabase) -> None:
+    async with launched_async(database) as dbos:
+        runs = []
+
+        @dbos.workflow(max_recovery_attempts=2)
+        async def work() -> None:
+            runs.append(dbos.current.workflow_id)
+            task = asyncio.create_task(asyncio.sleep(60))
+            task.cancel()
+            await task
+
+        handle = await work.start()
+        with pytest.raises(MaxRecoveryAttemptsExceededError):
+            await handle.result(timeout=PATIENCE)
+        assert len(runs) == 3
