@@ -202,9 +202,10 @@ def register_async(dbos: AsyncDBOS, journal: Journal) -> Mapping[str, Any]:  # n
         return await asyncio.gather(post("a"), double(1), post("b"))
 
     async def part(number: int) -> list[Any]:
-        doubled = await double(number)
-        both = await dbos.gather(triple(doubled), repeated(number))
-        return [await post(f"part {number}"), *both, await child(number)]
+        return [await post(f"part {number}"), *await dbos.gather(triple(number), repeated(number))]
+
+    async def family(number: int) -> str:
+        return await child(number)
 
     async def repeated(number: int) -> int:
         return await double(await succeed_at(2) * number)
@@ -212,15 +213,14 @@ def register_async(dbos: AsyncDBOS, journal: Journal) -> Mapping[str, Any]:  # n
     @scenario
     @dbos.workflow
     async def scoped() -> list[Any]:
-        found: list[Any] = await dbos.gather(part(1), part(2))
+        found: list[Any] = await dbos.gather(part(1), family(2))
         return [*found, await double(5)]
 
     @scenario
     @dbos.workflow
     async def tasks() -> list[Any]:
-        task = dbos.task(repeated(1))
-        other = dbos.task(moving())
-        return [await double(2), await task, await other]
+        task = dbos.task(moving())
+        return [await double(2), await task]
 
     async def moving() -> bool:
         drawn = [dbos.uuid(), await dbos.now()]

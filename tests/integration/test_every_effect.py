@@ -22,10 +22,12 @@ from tests.dropped_async_workflows import register_async
 from tests.dropped_workflows import Base, Interruption, Journal, register
 from tests.dropping import Dropped, Fate, Fates, Trouble, When, async_process, current_fate, process
 from tests.flow_sites import Site, unseen
-from tests.processes import eventually, eventually_async
+from tests.processes import PATIENCE, eventually, eventually_async
 from tests.stories import recorded_attempts, root_of, stories, told_of_error
 
 CALM = "calm"
+SETTLED = 4 * PATIENCE
+"""Hundreds of workflows are recovered at once; on a busy machine they need longer than one."""
 CONFIG = Config(lease=600, heartbeat=300, tick=0.1, worker_threads=16, application_version="1")
 TIMED = {"timed_out_child"}
 """How far these get before their time is up is not decided by the code."""
@@ -151,7 +153,7 @@ def live(trial: Trial, engine: Engine) -> set[Site]:
     with process(dbos, engine, fates) as tick:
         for scenario, root in trial.first_fates(fates):
             ask(trial, tick, workflows[scenario], root, fates.of(root))
-        eventually(partial(trial.is_settled, fates))
+        eventually(partial(trial.is_settled, fates), timeout=SETTLED)
         fates.wait_until_quiet()
         trial.end_life(fates)
         seen |= fates.sites
@@ -159,10 +161,10 @@ def live(trial: Trial, engine: Engine) -> set[Site]:
         dbos = DBOS(name="shop", config=CONFIG)
         workflows = register(dbos, trial.journal)
         with process(dbos, engine, following) as tick:
-            eventually(partial(trial.is_settled, following))
+            eventually(partial(trial.is_settled, following), timeout=SETTLED)
             for root in list(trial.drops):
                 ask(trial, tick, workflows[scenario_of(root)], root, following.of(root))
-            eventually(partial(trial.is_settled, following))
+            eventually(partial(trial.is_settled, following), timeout=SETTLED)
             following.wait_until_quiet()
             trial.end_life(following)
             seen |= following.sites
@@ -206,17 +208,17 @@ async def live_async(trial: Trial, engine: AsyncEngine) -> None:
         for scenario, root in trial.first_fates(fates):
             await ask_async(trial, tick, workflows[scenario], root, fates.of(root))
             await fates.wait_until_quiet_async(root)
-        await eventually_async(partial(trial.is_settled, fates))
+        await eventually_async(partial(trial.is_settled, fates), timeout=SETTLED)
         await fates.wait_until_quiet_async()
         trial.end_life(fates)
     for following in (trial.second_fates(), Fates()):
         dbos = AsyncDBOS(name="shop", config=CONFIG)
         workflows = register_async(dbos, trial.journal)
         async with async_process(dbos, engine, following) as tick:
-            await eventually_async(partial(trial.is_settled, following))
+            await eventually_async(partial(trial.is_settled, following), timeout=SETTLED)
             for root in list(trial.drops):
                 await ask_async(trial, tick, workflows[scenario_of(root)], root, following.of(root))
-            await eventually_async(partial(trial.is_settled, following))
+            await eventually_async(partial(trial.is_settled, following), timeout=SETTLED)
             await following.wait_until_quiet_async()
             trial.end_life(following)
     trial.verify(dbos._runtime.application.codec)
