@@ -69,7 +69,7 @@ class NotBoundError(DBOSError):
 
     def __init__(self, operation: str, application: str) -> None:
         self.operation, self.application = operation, application
-        super().__init__(f"{operation}: application {application!r} has no database; call bind() or launch(engine)")
+        super().__init__(f"{operation}: application {application!r} is unbound; call bind(engine) or launch(engine)")
 
 
 class NotLaunchedError(DBOSError):

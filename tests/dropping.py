@@ -28,24 +28,34 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from dbos_orm import DBOS, AsyncDBOS
 from dbos_orm._application import AnyDBOS
 from dbos_orm._context import OpenTransaction, Run
-from dbos_orm._dialects import Dialect
+from dbos_orm._dialects import Dialect, Fault
 from dbos_orm._drivers.async_driver import AsyncDriver
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._drivers.sync_driver import SyncDriver
 from dbos_orm._flows import effects
-from dbos_orm._flows.effects import Effect, Flow, WriteResult
+from dbos_orm._flows.effects import Effect, Flow, Unreachable, WriteResult
 from dbos_orm._outcomes import Raised, Returned
 from dbos_orm._services.service import Service
 from dbos_orm._services.tick import TickService
 from dbos_orm._store import executors
+from dbos_orm.errors import DatabaseUnavailableError
 from dbos_orm.models import Executor
 from tests.processes import PATIENCE
 
 T = TypeVar("T")
 
 _CLOSING = (effects.Commit, effects.Rollback)
-_TROUBLED = (effects.Write, effects.WriteAlone, effects.Probe, effects.RecordIn, effects.Commit)
+_TROUBLED = (
+    effects.Write,
+    effects.WriteAlone,
+    effects.Probe,
+    effects.RecordIn,
+    effects.Commit,
+    effects.Reach,
+    effects.Ask,
+)
 _SHORT_SECONDS = 0.001
+_AWAY = Unreachable(DatabaseUnavailableError("simulated", 0, None), Fault.DISCONNECTED)
 _NOTHING = object()
 
 
@@ -281,6 +291,12 @@ def _disturbed(effect: Any, fate: Fate) -> tuple[Any, Any]:
     if isinstance(effect, effects.Commit):
         lost = None if tried else Raised(ConnectionResetError("simulated"))
         return (effect if is_stalled or tried else effects.Rollback(effect.transaction), lost)
+    if isinstance(effect, effects.Reach):
+        return effect, None if tried else _AWAY
+    if isinstance(effect, effects.Ask):
+        return (effect if tried or not is_stalled else None), None if tried else Raised(
+            ConnectionResetError("simulated")
+        )
     if isinstance(effect, effects.RecordIn):
         return (effect, None) if is_stalled or tried else (None, Returned(WriteResult.REFUSED))
     return (None, WriteResult.STALLED) if is_stalled and tried % 2 == 0 else (effect, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,10 +44,10 @@ def root_of(workflow_id: str) -> str:
     return workflow_id.partition("-")[0]
 
 
-def stories(engine: Engine, codec: Codec) -> dict[str, Story]:
-    """Every tree of workflows in a database, by the ID of its root."""
+def stories(engines: Sequence[Engine], codec: Codec) -> dict[str, Story]:
+    """Every tree of workflows in the first database, by the ID of its root, with the user's rows in all of them."""
     found: dict[str, Story] = defaultdict(Story)
-    with Session(engine) as session:
+    with Session(engines[0]) as session:
         for run in session.scalars(select(WorkflowStatus)):
             root = root_of(run.workflow_id)
             outcome = _outcome(codec, root, run)
@@ -63,9 +64,11 @@ def stories(engine: Engine, codec: Codec) -> dict[str, Story]:
             root = root_of(attempt.workflow_id)
             key = (_named(root, attempt.workflow_id), _path_of(attempt), attempt.attempt)
             found[root].attempts[key] = _outcome(codec, root, attempt)
-        for posting in session.scalars(select(Posting)):
-            root = root_of(posting.workflow_id)
-            found[root].postings[_named(root, posting.workflow_id), posting.path, posting.note] += 1
+    for engine in engines:
+        with Session(engine) as session:
+            for posting in session.scalars(select(Posting)):
+                root = root_of(posting.workflow_id)
+                found[root].postings[_named(root, posting.workflow_id), posting.path, posting.note] += 1
     return dict(found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
@@ -52,7 +52,7 @@ class Databases:
         self._identities: WeakKeyDictionary[Engine, object] = WeakKeyDictionary()
         self._others: dict[object, Database] = {}
         self._located: dict[Maker, SessionSource] = {}
-        self._ready: set[Engine] = {main.engine}
+        self._ready: WeakSet[Engine] = WeakSet([main.engine])
 
     # -- whose database it is --------------------------------------------------------------------
 

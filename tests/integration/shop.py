@@ -192,6 +192,7 @@ _TABLES: Mapping[str, str] = {
     "dbos_step_output": "step",
     "dbos_step_attempt": "attempt",
     "dbos_workflow_status": "workflow",
+    "dbos_transaction_output": "output",
     "item": "item",
 }
 

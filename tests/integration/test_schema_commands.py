@@ -10,6 +10,7 @@ from sqlalchemy import create_engine, inspect, text
 
 from dbos_orm import schema
 from dbos_orm._store.revision import HEAD
+from dbos_orm._store.second_database import require_transaction_output
 from dbos_orm.cli import main
 from tests.databases import TestDatabase
 from tests.processes import Processes
@@ -34,6 +35,25 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DBOS_DATABASE_URL", raising=False)
     return tmp_path
+
+
+class TestMigrateTransactionOutput:
+    def test_a_second_database_gets_its_one_table(
+        self, empty_database: TestDatabase, empty_folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run("migrate", "--transaction-output", address(empty_database)) == 0
+        assert "now has the table dbos_transaction_output" in capsys.readouterr().out
+        assert inspect(empty_database.make_engine()).get_table_names() == ["dbos_transaction_output"]
+        assert run("migrate", "--transaction-output", address(empty_database)) == 0
+        assert "has the table dbos_transaction_output already" in capsys.readouterr().out
+        assert list(empty_folder.iterdir()) == [], "the database of the workflows is another one"
+
+    def test_the_sql_makes_the_table(self, empty_database: TestDatabase, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("migrate", "--transaction-output", address(empty_database), "--sql") == 0
+        engine = empty_database.make_engine()
+        with engine.begin() as connection:
+            connection.execute(text(capsys.readouterr().out))
+            require_transaction_output(connection)
 
 
 class TestMigrate:

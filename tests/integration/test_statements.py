@@ -10,7 +10,9 @@ from sqlalchemy.orm import Session
 
 from dbos_orm import DBOS, AsyncDBOS, Config, Retry
 from dbos_orm._drivers.service_loop import AsyncGateway
-from tests.databases import POSTGRESQL, TestDatabase
+from tests.conftest import MakeDatabase
+from tests.databases import POSTGRESQL, SQLITE, Backend, TestDatabase
+from tests.integration.pairs import make_pair
 from tests.integration.shop import (
     Interruption,
     Item,
@@ -32,7 +34,7 @@ class Counted:
     dbos: DBOS
     ours: Statements
     users: Statements
-    backend: str
+    backend: Backend
 
     def clear(self) -> None:
         self.ours.clear()
@@ -119,6 +121,45 @@ def test_a_transactional_step_adds_its_checkpoint_to_the_users_transaction(count
     work()
     assert counted.ours.kinds == ["INSERT workflow", "UPDATE workflow"]
     assert counted.users.kinds == [*counted.boundary, "INSERT item", "INSERT step", "COMMIT"]
+
+
+def test_a_transaction_elsewhere_is_one_commit_there_and_one_statement_here(
+    counted: Counted, make_database: MakeDatabase
+) -> None:
+    pair = make_pair(make_database, SQLITE, counted.backend)
+    maker = pair.maker()
+    there = Statements(maker.kw["bind"], boundaries=True)
+
+    @counted.dbos.transaction(sessionmaker=maker)
+    def add(session: Session, name: str) -> None:
+        session.add(Item(name=name))
+
+    @counted.dbos.workflow
+    def work(name: str) -> None:
+        add(name)
+
+    work("which database it is, is asked once")
+    counted.clear()
+    there.clear()
+    work("tea")
+    assert counted.ours.kinds == ["INSERT workflow", "INSERT step", "UPDATE workflow"]
+    assert counted.users.kinds == []
+    assert there.kinds == [*counted.boundary, "INSERT item", "INSERT output", "COMMIT"]
+
+
+def test_a_limit_of_statements_is_one_more_where_there_is_such_a_limit(counted: Counted) -> None:
+    @counted.dbos.transaction(statement_timeout=5)
+    def add(session: Session, name: str) -> None:
+        session.add(Item(name=name))
+
+    @counted.dbos.workflow
+    def work() -> None:
+        add("tea")
+
+    counted.clear()
+    work()
+    limit = ["SET"] if counted.backend == POSTGRESQL else []
+    assert counted.users.kinds == [*counted.boundary, *limit, "INSERT item", "INSERT step", "COMMIT"]
 
 
 def test_a_child_and_its_record_are_one_transaction(counted: Counted) -> None:
