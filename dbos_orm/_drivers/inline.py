@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from sqlalchemy.engine import Connection
@@ -32,6 +33,7 @@ from dbos_orm._flows import effects
 from dbos_orm._flows.effects import RunBody, WriteResult
 from dbos_orm._store import checkpoints
 from dbos_orm._store.entries import Entry
+from dbos_orm._store.history import find_run
 from dbos_orm.config import Config
 
 T = TypeVar("T")
@@ -136,10 +138,23 @@ class InlineAsyncDriver(AsyncDriver):
     work: Callable[[], Awaitable[int]] | None = None
 
     async def _await_completion(self, effect: effects.AwaitCompletion) -> None:
-        if self._runs.get(effect.workflow_id) is not None:
+        if self._is_running(effect.workflow_id):
             await super()._await_completion(effect)
-        elif self.work is None or current_transaction.get() is not None or not await self.work():
+        elif not await self._has_worked() and not await self._was_taken(effect.workflow_id):
             raise _nothing_ready(effect.workflow_id)
+
+    async def _has_worked(self) -> bool:
+        return self.work is not None and current_transaction.get() is None and await self.work() > 0
+
+    def _is_running(self, workflow_id: str) -> bool:
+        return self._runs.get(workflow_id) is not None
+
+    async def _was_taken(self, workflow_id: str) -> bool:
+        """Whether another coroutine runs it, or has run it since it was looked for."""
+        if self._is_running(workflow_id):
+            return True
+        found = await self._gateway.read_async(partial(find_run, workflow_id=workflow_id))
+        return (found is not None and found.is_terminal) or self._is_running(workflow_id)
 
 
 @dataclass(slots=True)

@@ -42,6 +42,8 @@ class InlineWork:
         assert isinstance(gateway, CoroutineGateway)
         ends, before = steady_seconds() + seconds, self._ran
         while steady_seconds() < ends and await gateway.attempt_async(self._has_claimed, None):
+            if not self._binding.ready:
+                continue  # Another coroutine has taken it.
             run, body = self._binding.ready.popleft()
             self._ran += 1
             _end(run, await driver.perform(Execute(run, body)))

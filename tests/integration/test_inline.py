@@ -255,6 +255,31 @@ def test_an_exit_of_a_workflow_ends_the_drain(database: TestDatabase) -> None:
             assert handle.result() is None
 
 
+async def test_many_wait_at_a_time_for_what_one_of_them_runs(database: TestDatabase) -> None:
+    async with inline_async(database) as (dbos, _):
+
+        @dbos.step
+        async def double(number: int) -> int:
+            await asyncio.sleep(0)
+            return 2 * number
+
+        @dbos.workflow
+        async def child(number: int) -> int:
+            return sum(await dbos.gather(double(number), double(number)))
+
+        @dbos.workflow
+        async def work() -> list[int]:
+            started = [await child.start(number) for number in range(4)]
+            return list(await asyncio.gather(*(handle.result() for handle in started)))
+
+        first, second = await asyncio.gather(work(), work())
+        assert first == second == [0, 4, 8, 12]
+        handles = [await child.start(number) for number in range(6)]
+        waited = (handle.result() for handle in [*handles, *handles])
+        results = await asyncio.gather(*waited, dbos.drain())
+        assert results[:6] == results[6:12] == [0, 4, 8, 12, 16, 20]
+
+
 async def test_a_drain_can_be_cancelled(database: TestDatabase) -> None:
     async with inline_async(database) as (dbos, _):
         began, may_end = asyncio.Event(), asyncio.Event()
