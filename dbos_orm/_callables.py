@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Self
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from dbos_orm.config import is_storable
 from dbos_orm.errors import ConfigurationError
 
 _CLASS_METHOD_ADVICE: Final = "make it a @staticmethod, or a method of an instance that you register"
@@ -24,7 +25,7 @@ def name_of(function: Callable[..., Any], name: object) -> str:
         ConfigurationError: the name is empty, or the function has none.
     """
     if name is not None:
-        if not isinstance(name, str) or not name.strip() or "\x00" in name:
+        if not isinstance(name, str) or not name.strip() or not is_storable(name):
             raise ConfigurationError("name", name, "a text", "leave it out to use the function's own name")
         return name
     found = getattr(function, "__qualname__", None)

@@ -120,6 +120,7 @@ SETTINGS = [
     wrong("name", "", lambda app: DBOS(name="")),
     wrong("name", None, lambda app: DBOS(name=None)),  # type: ignore[arg-type]
     wrong("name", "a\x00", lambda app: AsyncDBOS(name="a\x00")),
+    wrong("name", "a\ud800", lambda app: app.dbos.workflow(plain, name="a\ud800")),
     wrong("modules", "shop.orders", lambda app: DBOS(name="shop", modules="shop.orders"), "a list of module names"),
     wrong("run_context", 7, lambda app: DBOS(name="shop", run_context=SEVEN), "gives a context manager"),
     wrong("config", {}, lambda app: DBOS(name="shop", config={})),  # type: ignore[arg-type]
