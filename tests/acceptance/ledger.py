@@ -85,6 +85,14 @@ class Ledger:
         with Session(self._engine) as session:
             return session.get_one(Executor, executor_id).heartbeat
 
+    def waits_for_a_lock(self) -> bool:
+        """Whether somebody waits for another transaction of this PostgreSQL database."""
+        waiting = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        with Session(self._engine) as session:
+            return bool(session.scalar(waiting))
+
     def everything(self) -> dict[str, list[Any]]:
         """All rows that a workflow or a transactional step writes, for comparing two moments."""
         tables = ("dbos_workflow_status", "dbos_step_output", "dbos_step_attempt", "posting", "account", "note")

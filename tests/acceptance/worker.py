@@ -2,11 +2,12 @@
 
 ``forks``: for every line of its input, a JSON object, a copy of itself that does what it says: it dies at an
 effect, or starts workflows until it is killed. What all of them need is imported once.
-``hold``: runs what its input says, and holds it where a run asks for it.
+``hold``: runs what its input says, and holds it where a run asks for it. ``hold_commit``: holds a commit.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import os
@@ -24,6 +25,7 @@ from dbos_orm._flows.effects import Commit, Effect, Write, WriteResult
 from dbos_orm._outcomes import Raised
 from dbos_orm._store.entries import StepEntry
 from tests.acceptance.books import SHORT, Colour, Keeper, World
+from tests.acceptance.branches import branch
 from tests.acceptance.keepers import keeper
 
 MOST_AT_ONCE = 16
@@ -87,7 +89,7 @@ class Death:
     def _then(self, effect: Effect[Any], result: Any, *, is_it: bool) -> Any:
         if is_it:
             die()
-        if self._kind == "Probe" and isinstance(effect, Commit):
+        if self._kind in ("Probe", "Ask") and isinstance(effect, Commit):
             return Raised(DBAPIError("COMMIT", None, Exception("no answer"), connection_invalidated=True))
         return result
 
@@ -111,15 +113,18 @@ def fork_at_every_line() -> None:
         say(f"ended {os.waitstatus_to_exitcode(status)}")
 
 
-def run_until_death(colour: Colour, url: str, world: str, workflow_id: str, kind: str, moment: str) -> None:
-    """Run ``keep`` and die on the way."""
-    books = keeper(colour, url, World(Path(world)))
+def run_until_death(
+    colour: Colour, url: str, world: str, workflow_id: str, kind: str, moment: str, other: str | None = None
+) -> None:
+    """Run ``keep``, or with a second database ``both``, and die on the way."""
+    place = World(Path(world))
+    books = keeper(colour, url, place) if other is None else branch(colour, url, other, place)
     books.bind()
     death = Death(books.driver.perform, kind, moment)
     is_async = inspect.iscoroutinefunction(books.driver.perform)
     with mock.patch.object(books.driver, "perform", death.perform_async if is_async else death.perform):
         books.launch()
-        books.call("keep", workflow_id, workflow_id)
+        books.call("keep" if other is None else "both", workflow_id, workflow_id)
 
 
 def load(colour: Colour, url: str, world: str, prefix: str) -> None:
@@ -165,14 +170,41 @@ def hold(colour: Colour, url: str, world: str) -> None:
                 threading.Thread(target=_call_and_say, args=[books, command, *arguments], daemon=True).start()
 
 
-def _call_and_say(books: Keeper, workflow: str, workflow_id: str, argument: str) -> None:
+def hold_commit(colour: Colour, url: str, other: str, world: str) -> None:
+    """Run ``note``, and hold it just before its commit in the second database until there is a line of input."""
+    books = branch(colour, url, other, World(Path(world)), process=os.getpid(), config=SHORT)
+    books.bind()
+    perform = books.driver.perform
+
+    def hold() -> None:
+        say("at the commit")
+        sys.stdin.readline()
+
+    def held(effect: Effect[Any]) -> Any:
+        if isinstance(effect, Commit):
+            hold()
+        return perform(effect)
+
+    async def held_async(effect: Effect[Any]) -> Any:
+        if isinstance(effect, Commit):
+            await asyncio.to_thread(hold)
+        return await perform(effect)
+
+    is_async = inspect.iscoroutinefunction(perform)
+    with mock.patch.object(books.driver, "perform", held_async if is_async else held):
+        books.launch()
+        _call_and_say(books, "note", "run")
+    books.close()
+
+
+def _call_and_say(books: Keeper, workflow: str, workflow_id: str, *arguments: str) -> None:
     try:
-        say(f"returned {workflow_id} {books.call(workflow, workflow_id, argument)}")
+        say(f"returned {workflow_id} {books.call(workflow, workflow_id, *arguments)}")
     except BaseException as error:
         say(f"raised {workflow_id} {error!r}")
 
 
 if __name__ == "__main__":
     command, *rest = sys.argv[1:]
-    commands: dict[str, Callable[..., None]] = {"forks": fork_at_every_line, "hold": hold}
+    commands: dict[str, Callable[..., None]] = {"forks": fork_at_every_line, "hold": hold, "hold_commit": hold_commit}
     commands[command](*rest)
