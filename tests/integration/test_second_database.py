@@ -16,6 +16,7 @@ from dbos_orm.models import StepOutput, TransactionOutput, WorkflowStatus
 from tests.databases import POSTGRESQL, TestDatabase
 from tests.integration.pairs import Pair, forget_history
 from tests.integration.shop import (
+    Base,
     Interruption,
     Item,
     OutOfStockError,
@@ -356,3 +357,23 @@ def test_a_cancel_reaches_a_step_before_its_commit_there(dbos: DBOS, pair: Pair)
     go_on.set()
     dbos._runtime.bound("test").runs.wait_until_none(PATIENCE)
     assert names_of_items(pair.other) == []
+
+
+def test_an_inline_launch_uses_its_connection_for_every_maker_of_its_database(pair: Pair) -> None:
+    engine = pair.main.make_engine()
+    Base.metadata.create_all(engine)
+    with engine.connect() as connection:
+        rolled_back = connection.begin()
+        with DBOS(name="shop").launch(connection, inline=True) as dbos:
+            # Of the same engine: another one could not even connect beside the open transaction of SQLite.
+            here = dbos.transaction(sessionmaker=sessionmaker(engine), name="here")(add_item)
+            there = dbos.transaction(sessionmaker=pair.maker(), name="there", statement_timeout=60)(add_item)
+
+            @dbos.workflow
+            def work() -> list[str]:
+                return [here("a"), there("b")]
+
+            assert work() == ["a", "b"]
+            assert names_of_items(pair.other) == ["b"]
+        rolled_back.rollback()
+    assert names_of_items(pair.main) == []
