@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import InvalidRequestError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
@@ -142,13 +142,14 @@ def stage(runtime: Runtime, scope: Session | Connection, entry: RunStart, *, on_
             f"the start of workflow {entry.name!r} on a connection in AUTOCOMMIT, which has no transactions",
             "give one with an isolation level, or use start()",
         )
-    created = insert_run(connection, dialect, entry)
-    if not created:
+    # Again, if the row in the way was deleted before it could be looked at.
+    while not (created := insert_run(connection, dialect, entry)):
         found = find_run(connection, entry.workflow_id)
         if found is not None:
             require_same_workflow(found, entry)
             if on_existing == "raise":
                 raise WorkflowExistsError(entry.workflow_id)
+            break
     _wake_at_commit(runtime, scope)
     return Staging(scope, entry, created=created)
 
@@ -179,11 +180,13 @@ def _connection_of(scope: Session | Connection, entry: RunStart) -> Connection:
     return scope
 
 
-def _wake_at_commit(runtime: Runtime, scope: Session | Connection) -> None:
+def _wake_at_commit(runtime: Runtime, scope: Session | Connection | Engine) -> None:
     """Have this process look for work when the transaction is committed; a rollback costs one look at nothing."""
     if isinstance(scope, Session):
         _listen_once(scope, "after_commit", runtime.has_committed)
-    else:
+        # A session that joined the transaction of a connection commits nothing: the connection does, later.
+        scope = scope.get_bind(WorkflowStatus.__mapper__)
+    if isinstance(scope, Connection):
         _listen_once(scope, "commit", runtime.is_committing)
         _listen_once(scope, "commit_twophase", runtime.is_committing)
 

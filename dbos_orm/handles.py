@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from sqlalchemy.util import greenlet_spawn
 
@@ -47,6 +47,12 @@ class _Handle(Generic[R_co]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.workflow_id!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a handle belongs to its process and cannot be pickled; pass its workflow_id, {self.workflow_id!r}, and "
+            "make another one with workflow.handle(workflow_id)"
+        )
 
     def _result(self, binding: Binding, timeout: Duration | None) -> Flow[Outcome]:
         patience = None if timeout is None else seconds(timeout, field="timeout")
@@ -146,7 +152,8 @@ class _Staged(_Handle[R_co]):
 
     def _once_stored(self, binding: Binding, operation: str, flow: Flow[Outcome]) -> Flow[Outcome]:
         if not self._is_stored:
-            if self._staging.is_open:
+            # A known ID may be of a workflow that was committed long ago.
+            if self.created and self._staging.is_open:
                 raise NotCommittedError(operation, self.workflow_id)
             yield from inspecting.require_stored(binding.environment, self.workflow_id, operation)
             self._is_stored = True

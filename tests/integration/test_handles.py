@@ -233,3 +233,8 @@ def test_a_handle_outlives_its_launch(database: TestDatabase) -> None:
         handle.result(PATIENCE)
     dbos.bind(database.make_engine())
     assert handle.result() == "done"
+
+
+def test_a_handle_says_that_it_cannot_be_pickled(dbos: DBOS) -> None:
+    with pytest.raises(TypeError, match="workflow_id, 'w'"):
+        pickle.dumps(dbos.handle("w"))
