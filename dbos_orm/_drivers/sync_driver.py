@@ -45,7 +45,6 @@ class SyncDriver:
         databases: Databases,
     ) -> None:
         self.sessions = Sessions(databases)
-        self.may_block_loop = environment.config.may_block_loop and not gateway.has_service_loop
         self._environment = environment
         self._gateway = gateway
         self._committer = committer
@@ -72,7 +71,7 @@ class SyncDriver:
         Raises:
             ConfigurationError: an event loop runs on this thread, which would stop; nothing was done.
         """
-        if _get_running_loop() is not None and not self.may_block_loop:
+        if _get_running_loop() is not None and not self._may_block_loop():
             raise _blocks_loop()
         transaction: OpenTransaction | None = None
         try:
@@ -92,6 +91,9 @@ class SyncDriver:
             flow.close()
             if transaction is not None:
                 self.sessions.close(transaction)
+
+    def _may_block_loop(self) -> bool:
+        return self._environment.config.may_block_loop and not self._gateway.has_service_loop
 
     def perform(self, effect: Effect[T]) -> T:
         """Do what an effect asks for, and give its result."""

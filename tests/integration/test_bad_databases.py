@@ -190,7 +190,7 @@ async def test_sqlite_in_memory_is_refused_for_coroutines() -> None:
 
 def test_a_maker_without_an_engine_is_refused() -> None:
     for bind in (sessionmaker(), scoped_session(sessionmaker())):
-        with pytest.raises(ConfigurationError, match="bound to an engine") as caught:
+        with pytest.raises(ConfigurationError, match="that tells its engine") as caught:
             DBOS(name="shop").bind(bind)
         assert_in_style(caught.value)
 
