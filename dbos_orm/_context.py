@@ -8,6 +8,7 @@ import os
 import random
 import threading
 import uuid
+from asyncio import _get_running_loop
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -266,8 +267,8 @@ current_transaction: ContextVar[OpenTransaction | None] = ContextVar("dbos_orm_t
 
 
 def here(*, is_async: bool) -> object:
-    """The task (async) or thread (sync) that is executing: where a scope is at home."""
-    return asyncio.current_task() if is_async else threading.get_ident()
+    """The task (async) or thread (sync, or without a loop) that is executing: where a scope is at home."""
+    return asyncio.current_task() if is_async and _get_running_loop() is not None else threading.get_ident()
 
 
 def frame_for_operation(operation: str) -> Frame:

@@ -20,7 +20,15 @@ R_co = TypeVar("R_co", covariant=True)
 class StepFuture(Generic[R_co]):
     """The result of a step that was submitted, as soon as there is one."""
 
-    def __init__(self, await_outcome: Callable[[float | None], Outcome], is_done: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        binding: Binding | None,
+        name: str,
+        await_outcome: Callable[[float | None], Outcome],
+        is_done: Callable[[], bool],
+    ) -> None:
+        self._binding = binding
+        self._name = name
         self._await_outcome = await_outcome
         self._is_done = is_done
 
@@ -32,7 +40,13 @@ class StepFuture(Generic[R_co]):
 
         Raises:
             TimeoutError: ``timeout`` (seconds or timedelta) has passed; the step goes on.
+            SessionMisuseError: it is not done, and a transaction is running here, for which it might have to wait.
+            ConfigurationError: it is not done, and an event loop runs on this thread, which would stop.
         """
+        if not self._is_done():
+            refuse_in_transaction(self._name, "result()")
+            if self._binding is not None:
+                self._binding.driver.require_blockable()
         patience = None if timeout is None else seconds(timeout, field="timeout")
         value: R_co = unwrap(self._await_outcome(patience))
         return value
@@ -42,22 +56,27 @@ class StepFuture(Generic[R_co]):
         return self._is_done()
 
 
-def submit(binding: Binding, frame: Frame, flow: Flow[Outcome]) -> StepFuture[Any]:
+def submit(binding: Binding, frame: Frame, name: str, flow: Flow[Outcome]) -> StepFuture[Any]:
     """Have a step of a workflow run beside it."""
     submitted = binding.driver.submit(frame.run, flow)
-    return StepFuture(partial(binding.driver.await_submitted, submitted), lambda: submitted.is_done)
+    await_outcome = partial(binding.driver.await_submitted, submitted)
+    return StepFuture(binding, name, await_outcome, lambda: submitted.is_done)
 
 
-def submit_plain(call: Callable[[], Any], name: str) -> StepFuture[Any]:
+def submit_plain(binding: Binding | None, name: str, call: Callable[[], Any]) -> StepFuture[Any]:
     """Have a plain call run in a thread of its own."""
     outcome = begin(call, f"dbos-step {name}")
-    return StepFuture(outcome.result, outcome.done)
+    return StepFuture(binding, name, outcome.result, outcome.done)
 
 
-def refuse_in_transaction(name: str) -> None:
-    """Refuse to run something beside a transaction: its session belongs to one thread."""
+def refuse_in_transaction(name: str, operation: str = "submit()") -> None:
+    """Refuse to run something beside a transaction, or to wait for it there.
+
+    The session belongs to one thread; and what is waited for may wait for the transaction: where one writes at a
+    time, for ever.
+    """
     if current_transaction.get() is not None:
         raise SessionMisuseError(
-            f"{name}.submit() in a transaction",
-            "call it directly, or submit it from the workflow: a session belongs to one thread",
+            f"{name}.{operation} in a transaction",
+            "call it directly, or submit and await it in the workflow: a session belongs to one thread",
         )

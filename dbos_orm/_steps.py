@@ -126,9 +126,9 @@ class Step(_AnyStep[P, R]):
         refuse_in_transaction(self.name)
         drawn = self._drawn(args, kwargs)
         if drawn is None:
-            return submit_plain(lambda: self._plain(args, kwargs), self.name)
+            return submit_plain(self._runtime.binding, self.name, lambda: self._plain(args, kwargs))
         binding, frame, call = drawn
-        return submit(binding, frame, step(binding.environment, frame, call))
+        return submit(binding, frame, self.name, step(binding.environment, frame, call))
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]:
         """Start a workflow that calls this step, as its decorator says, and nothing else; its name is ``step:{name}``.

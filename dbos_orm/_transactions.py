@@ -119,8 +119,8 @@ class Transaction(_AnyTransaction[S, P, R]):
         refuse_in_transaction(self.name)
         binding, frame, flow = self._flow(args, kwargs)
         if frame is None:
-            return submit_plain(lambda: unwrap(binding.driver.run(flow)), self.name)
-        return submit(binding, frame, flow)
+            return submit_plain(binding, self.name, lambda: unwrap(binding.driver.run(flow)))
+        return submit(binding, frame, self.name, flow)
 
     def within(self, session: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function on a session of the caller's: nothing is recorded, nothing is committed."""

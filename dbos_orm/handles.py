@@ -56,6 +56,13 @@ class _Handle(Generic[R_co]):
 
     def _result(self, binding: Binding, timeout: Duration | None) -> Flow[Outcome]:
         patience = None if timeout is None else seconds(timeout, field="timeout")
+        transaction = current_transaction.get()
+        if patience is None and transaction is not None and binding.databases.opened(transaction):
+            # Where one writes at a time, the workflow waits for this transaction: both for ever.
+            raise SessionMisuseError(
+                f"result() of {self.workflow_id!r} without a timeout in transaction {transaction.name!r}",
+                "ask in the workflow, before or after the transaction; for one that has ended, result(timeout=0)",
+            )
         env, frame = binding.environment, body_frame(self._runtime, "result()")
         if frame is None:
             return running.await_outcome(env, self.workflow_id, seconds=patience)
@@ -96,6 +103,7 @@ class WorkflowHandle(_Handle[R_co]):
 
         Raises:
             TimeoutError: ``timeout`` (seconds or timedelta) has passed; the workflow goes on.
+            SessionMisuseError: it would wait without a limit in a transaction, which the workflow might wait for.
             WorkflowCancelledError, WorkflowTimeoutError: it was cancelled, or met its own deadline.
             MaxRecoveryAttemptsExceededError: it was given up.
             WorkflowNotFoundError: there is no such workflow.

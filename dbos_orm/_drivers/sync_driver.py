@@ -71,8 +71,7 @@ class SyncDriver:
         Raises:
             ConfigurationError: an event loop runs on this thread, which would stop; nothing was done.
         """
-        if _get_running_loop() is not None and not self._may_block_loop():
-            raise _blocks_loop()
+        self.require_blockable()
         transaction: OpenTransaction | None = None
         try:
             effect = next(flow)
@@ -92,8 +91,12 @@ class SyncDriver:
             if transaction is not None:
                 self.sessions.close(transaction)
 
-    def _may_block_loop(self) -> bool:
-        return self._environment.config.may_block_loop and not self._gateway.has_service_loop
+    def require_blockable(self) -> None:
+        """Refuse to block a thread whose event loop would stop; raises as ``run``."""
+        if _get_running_loop() is None:
+            return
+        if not self._environment.config.may_block_loop or self._gateway.has_service_loop:
+            raise _blocks_loop()
 
     def perform(self, effect: Effect[T]) -> T:
         """Do what an effect asks for, and give its result."""

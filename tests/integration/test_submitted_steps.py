@@ -10,10 +10,12 @@ import pytest
 from sqlalchemy.orm import Session
 
 from dbos_orm import DBOS, Config, Retry
+from dbos_orm._futures import StepFuture
 from dbos_orm.errors import (
     SessionMisuseError,
     StepTimeoutError,
 )
+from dbos_orm.handles import WorkflowHandle
 from tests.databases import TestDatabase
 from tests.integration.shop import Held, Interruption, Item, OutOfStockError, launched, names_of_items
 from tests.processes import PATIENCE
@@ -250,6 +252,34 @@ def test_nothing_is_submitted_in_a_transaction(dbos: DBOS) -> None:
                 add(what)
 
     work()
+
+
+def test_nothing_is_awaited_in_a_transaction_that_might_wait_for_it(dbos: DBOS) -> None:
+    let_go = threading.Event()
+
+    @dbos.step
+    def look() -> int:
+        let_go.wait(PATIENCE)
+        return 1
+
+    @dbos.workflow
+    def child() -> int:
+        return look()
+
+    @dbos.transaction
+    def ask(session: Session, asked: StepFuture[int] | WorkflowHandle[int]) -> int:
+        return asked.result()
+
+    @dbos.workflow
+    def work() -> list[int]:
+        future, handle = look.submit(), child.start()
+        for asked in (future, handle):
+            with pytest.raises(SessionMisuseError, match=r"(before or after|in) the (transaction|workflow)"):
+                ask(asked)
+        let_go.set()
+        return [future.result(), handle.result(), ask(future)]
+
+    assert work() == [1, 1, 1]
 
 
 def test_gather_asks_handles_and_submitted_steps_in_order(dbos: DBOS) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from dbos_orm import DBOS, AsyncDBOS, Config, WorkflowState
-from dbos_orm.errors import ConfigurationError
+from dbos_orm.errors import ConfigurationError, StepOutsideScopeError
 from tests.databases import TestDatabase
 from tests.integration.shop import Interruption, Item, launched_async, names_of_items
 from tests.processes import PATIENCE, eventually
@@ -70,6 +70,41 @@ async def test_on_the_thread_of_a_loop_the_view_raises_and_does_nothing(
     for attempt in (work, work.start, work.handle("w").result, async_dbos.sync.handle("w").status):
         with pytest.raises(ConfigurationError, match=r"use AsyncDBOS, or await asyncio\.to_thread"):
             attempt()
+
+
+async def test_a_submitted_call_is_not_awaited_on_the_thread_of_a_loop(async_dbos: AsyncDBOS) -> None:
+    let_go = threading.Event()
+
+    @async_dbos.sync.step
+    def look() -> int:
+        let_go.wait(PATIENCE)
+        return 1
+
+    submitted = look.submit()
+    with pytest.raises(ConfigurationError, match=r"await asyncio\.to_thread"):
+        submitted.result()
+    let_go.set()
+    assert await asyncio.to_thread(submitted.result) == 1
+    assert submitted.result() == 1
+
+
+async def test_a_thread_of_a_coroutine_has_no_place_in_its_history(async_dbos: AsyncDBOS) -> None:
+    @async_dbos.sync.step
+    def look() -> int:
+        return 1
+
+    @async_dbos.sync.workflow
+    def child() -> int:
+        return look()
+
+    @async_dbos.workflow
+    async def work() -> int:
+        for call in (look, child):
+            with pytest.raises(StepOutsideScopeError):
+                await asyncio.to_thread(call)
+        return 1
+
+    assert await work() == 1
 
 
 async def test_a_busy_pool_of_threads_does_not_hold_up_coroutines(database: TestDatabase) -> None:
