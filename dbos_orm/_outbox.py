@@ -20,7 +20,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from dbos_orm._context import OpenTransaction, current_transaction
 from dbos_orm._drivers.service_loop import AsyncGateway
-from dbos_orm._flows.running import require_same_workflow
+from dbos_orm._flows.running import require_same_workflow, warn_of_other_arguments
 from dbos_orm._runtime import Runtime
 from dbos_orm._store.checkpoints import insert_run
 from dbos_orm._store.entries import RunStart
@@ -149,6 +149,7 @@ def stage(runtime: Runtime, scope: Session | Connection, entry: RunStart, *, on_
             require_same_workflow(found, entry)
             if on_existing == "raise":
                 raise WorkflowExistsError(entry.workflow_id)
+            warn_of_other_arguments(found, entry)
             break
     _wake_at_commit(runtime, scope)
     return Staging(scope, entry, created=created)

@@ -78,7 +78,7 @@ class _AnyTransaction(Decorated, Generic[S, P, R]):
         env, source = binding.environment, binding.databases.known(self._settings.sessionmaker)
         given = (self.name, self._function, self._position, args, kwargs, self._settings, source)
         if frame is None:
-            return binding, None, plain_transaction(env, current_frame.get(), TransactionCall(*given))
+            return binding, None, plain_transaction(current_frame.get(), TransactionCall(*given))
         key = frame.scope.draw()
         digest = env.digest_of(key, args, kwargs) if key.scope else None
         return binding, frame, transaction(env, frame, key, TransactionCall(*given, digest))

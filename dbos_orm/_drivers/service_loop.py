@@ -152,7 +152,3 @@ class AsyncGateway(CoroutineGateway):
 
     async def attempt_async(self, call: Callable[[], T], run: Run | None) -> T:
         return await asyncio.wrap_future(self._loop.submit(lambda: self.attempt(call, run)))
-
-    async def blocking_async(self, call: Callable[[], T]) -> T:
-        """``blocking`` for a coroutine of another loop."""
-        return await asyncio.wrap_future(self._loop.submit(call))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dbos_orm._context import Frame, Run, StepKey, logger
+from dbos_orm._context import Frame, Run, StepKey
 from dbos_orm._flows.effects import Execute, Flow, Outcome, RunBody, Spawn
 from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.operating import await_in_workflow, start_child
@@ -12,7 +12,6 @@ from dbos_orm._flows.running import await_outcome, start
 from dbos_orm._flows.stepping import record_outcome
 from dbos_orm._outcomes import Raised
 from dbos_orm._store.entries import RunStart
-from dbos_orm._store.history import RecordedRun
 from dbos_orm.errors import ConflictingWorkflowError, NotLaunchedError, OwnershipLost, WorkflowCancelled
 
 
@@ -96,8 +95,6 @@ def _store(env: Environment, plan: Plan) -> Flow[tuple[bool, bool]]:
             )
         )
     existing = yield from start(env, plan.entry, plan.run, on_existing=plan.on_existing)
-    if existing is not None:
-        _warn_of_other_arguments(plan, existing)
     return existing is None, existing is None
 
 
@@ -136,12 +133,3 @@ def _refuse_waiting_for_itself(run: Run | None, workflow_id: str) -> None:
                 "a direct call, which would wait for itself",
             )
         run = run.outer
-
-
-def _warn_of_other_arguments(plan: Plan, existing: RecordedRun) -> None:
-    if existing.input != plan.entry.input:
-        logger.warning(
-            "workflow %r exists with other arguments; those that are recorded count",
-            existing.workflow_id,
-            extra={"workflow_id": existing.workflow_id},
-        )

@@ -12,7 +12,7 @@ from dbos_orm._context import Frame, Run, StepKey
 from dbos_orm._flows.effects import Effect, Flow, Outcome, Pause, Read
 from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.recording import record_step
-from dbos_orm._flows.running import await_outcome, require_same_workflow
+from dbos_orm._flows.running import await_outcome, require_same_workflow, warn_of_other_arguments
 from dbos_orm._flows.stepping import record_outcome
 from dbos_orm._outcomes import Raised, Returned
 from dbos_orm._store.entries import Kind, RunStart
@@ -64,6 +64,8 @@ def start_child(
     require_same_workflow(existing, child)
     if on_existing == "raise":
         raise WorkflowExistsError(child.workflow_id)
+    if found is None:
+        warn_of_other_arguments(existing, child)
     return False, False
 
 

@@ -72,7 +72,7 @@ def adopt(run: Run, entry: StepEntry, step: RecordedStep) -> RecordedStep | None
     return step
 
 
-def record_attempt(env: Environment, run: Run, entry: AttemptEntry) -> Flow[None]:
+def record_attempt(run: Run, entry: AttemptEntry) -> Flow[None]:
     """Write a failed attempt. A row that is there already is this write, or as good as it."""
     result = yield from Write(entry, run)
     pause = _STALL_SECONDS
@@ -89,7 +89,7 @@ def record_attempt(env: Environment, run: Run, entry: AttemptEntry) -> Flow[None
             pause = min(2 * pause, 1.0)
 
 
-def record_finish(env: Environment, run: Run, entry: RunFinish) -> Flow[None]:
+def record_finish(run: Run, entry: RunFinish) -> Flow[None]:
     """Write a workflow's outcome.
 
     Raises:

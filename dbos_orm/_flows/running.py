@@ -7,7 +7,7 @@ import math
 from functools import partial
 from typing import Final
 
-from dbos_orm._context import Frame, Run, Scope
+from dbos_orm._context import Frame, Run, Scope, logger
 from dbos_orm._flows.effects import (
     AwaitCompletion,
     AwaitOpened,
@@ -67,6 +67,7 @@ def start(
             require_same_workflow(found, entry)
             if on_existing == "raise":
                 raise WorkflowExistsError(entry.workflow_id)
+            warn_of_other_arguments(found, entry)
             return found
         # Somebody's transaction holds the ID, or all of SQLite, and has not ended.
         result = yield from WriteAlone(entry)
@@ -85,6 +86,16 @@ def require_same_workflow(found: RecordedRun, entry: RunStart) -> None:
         recorded, given = getattr(found, field), getattr(entry, field)
         if recorded != given:
             raise ConflictingWorkflowError(found.workflow_id, field, recorded, given)
+
+
+def warn_of_other_arguments(found: RecordedRun, entry: RunStart) -> None:
+    """Tell the log that a known ID was started with arguments that do not count."""
+    if found.input != entry.input:
+        logger.warning(
+            "workflow %r exists with other arguments; those that are recorded count",
+            found.workflow_id,
+            extra={"workflow_id": found.workflow_id},
+        )
 
 
 def execute(env: Environment, run: Run, scope: Scope, body: RunBody) -> Flow[Outcome]:
@@ -126,7 +137,7 @@ def _finish(env: Environment, run: Run, outcome: Outcome) -> Flow[Outcome]:
     status = WorkflowState.SUCCESS if error is None else WorkflowState.ERROR
     entry = RunFinish(run.workflow_id, run.owner_token, status.value, output, error, env.codec.name)
     try:
-        yield from record_finish(env, run, entry)
+        yield from record_finish(run, entry)
     except (WorkflowCancelled, OwnershipLost) as stop:
         # It was ended otherwise while the function returned: the row decides.
         return (yield from _end_stopped(env, run, stop))

@@ -110,7 +110,7 @@ def _wait_for_next_attempt(
         started_at,
         round(seconds * _MICROSECONDS),
     )
-    yield from record_attempt(env, run, entry)
+    yield from record_attempt(run, entry)
     yield from Pause(seconds, run)
 
 

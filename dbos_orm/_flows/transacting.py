@@ -120,7 +120,7 @@ def transaction(env: Environment, frame: Frame, key: StepKey, call: TransactionC
     return settled.outcome if found is None else env.replay(run, found)
 
 
-def plain_transaction(env: Environment, frame: Frame | None, call: TransactionCall) -> Flow[Outcome]:
+def plain_transaction(frame: Frame | None, call: TransactionCall) -> Flow[Outcome]:
     """Run a transaction outside a workflow: session, function, commit; conflicts are tried again, nothing is recorded.
 
     In a plain step, whose ``frame`` this is then, it is a part of that step.

@@ -250,7 +250,7 @@ def test_an_application_without_a_database_starts(database: TestDatabase) -> Non
         assert handle.result(timeout=PATIENCE) == 5
 
 
-def test_a_known_id_is_that_workflow(dbos: DBOS, database: TestDatabase) -> None:
+def test_a_known_id_is_that_workflow(dbos: DBOS, database: TestDatabase, caplog: pytest.LogCaptureFixture) -> None:
     @dbos.workflow
     def work(number: int) -> int:
         return number
@@ -262,6 +262,7 @@ def test_a_known_id_is_that_workflow(dbos: DBOS, database: TestDatabase) -> None
     with session_of(database) as session:
         handle = work.options(workflow_id="w").start_in(session, 2)
         assert (handle.created, handle.result()) == (False, 1)
+        assert "'w' exists with other arguments" in caplog.text
         with pytest.raises(WorkflowExistsError):
             work.options(workflow_id="w", on_existing="raise").start_in(session, 2)
         with pytest.raises(ConflictingWorkflowError):

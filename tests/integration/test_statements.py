@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,7 +10,6 @@ import pytest
 from sqlalchemy.orm import Session
 
 from dbos_orm import DBOS, AsyncDBOS, Config, Retry
-from dbos_orm._drivers.service_loop import AsyncGateway
 from tests.conftest import MakeDatabase
 from tests.databases import POSTGRESQL, SQLITE, Backend, TestDatabase
 from tests.integration.pairs import make_pair
@@ -277,5 +277,4 @@ async def test_coroutines_cost_the_same(database: TestDatabase) -> None:
 async def eventually_listened(dbos: AsyncDBOS) -> None:
     """Have the committer make its connection anew, so that it is listened to."""
     binding = dbos._runtime.bound("test")
-    assert isinstance(binding.gateway, AsyncGateway)
-    await binding.gateway.blocking_async(binding.committer.close)
+    await asyncio.to_thread(binding.gateway.blocking, binding.committer.close)
