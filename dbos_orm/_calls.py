@@ -1,4 +1,4 @@
-"""A call of a workflow that is made later, or with others."""
+"""A call of a workflow, made now and started later."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ R_co = TypeVar("R_co", covariant=True)
 class Call(Generic[R_co]):
     """A workflow with its arguments and options, checked and not started; ``workflow.call(...)`` makes it.
 
-    Nothing is stored, and one call may be started any number of times. Its arguments are recorded as they are when
-    it is started.
+    Nothing is stored. Its arguments are kept themselves, not copied: they are recorded as they are at the start.
     """
 
     workflow: RegisteredWorkflow

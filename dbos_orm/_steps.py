@@ -82,7 +82,7 @@ class _AnyStep(Decorated, Generic[P, R]):
         if frame is None:
             return None
         binding, key = self._runtime.bound(self.name), frame.scope.draw()
-        digest = binding.environment.digest_of(key, args, kwargs) if key.scope else None
+        digest = binding.environment.digest_of(key, args, kwargs)
         return binding, frame, StepCall(key, self.name, self._function, args, kwargs, self._settings, digest)
 
     def _around(self, call: Callable[[], Any]) -> Callable[[], Any]:

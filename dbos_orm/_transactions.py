@@ -80,7 +80,7 @@ class _AnyTransaction(Decorated, Generic[S, P, R]):
         if frame is None:
             return binding, None, plain_transaction(current_frame.get(), TransactionCall(*given))
         key = frame.scope.draw()
-        digest = env.digest_of(key, args, kwargs) if key.scope else None
+        digest = env.digest_of(key, args, kwargs)
         return binding, frame, transaction(env, frame, key, TransactionCall(*given, digest))
 
 

@@ -82,7 +82,7 @@ class AnyWorkflow(Decorated, Generic[P, R]):
         return workflow, args, kwargs
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
-        """A call to be started with others, checked now: arguments and options can be recorded, an instance is there.
+        """A call to be started later, checked now: its arguments can be recorded, and a method has its instance.
 
         Raises:
             TypeError, ArgumentError, SerializationError: an argument that cannot be given.

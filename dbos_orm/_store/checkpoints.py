@@ -1,4 +1,4 @@
-"""The hot path: many workflows' entries in as few statements as their kinds.
+"""The hot path: many workflows' entries in one statement, where the database takes that.
 
 Every write is fenced: it happens only where the status row is PENDING and carries the writer's token, and a
 row in the way means that nothing is written. Rows that another transaction holds are skipped, so that

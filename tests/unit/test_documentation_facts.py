@@ -62,6 +62,11 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(found), f"{page.name} leads to {target}"
 
 
+def test_every_change_has_a_number_of_its_own() -> None:
+    numbers = [page.name[:4] for page in sorted((DOCS / "changes").glob("[0-9]*.md"))]
+    assert numbers == sorted(set(numbers))
+
+
 def anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
