@@ -51,15 +51,7 @@ class AsyncOperations(AnyOperations):
         """Make an ``async def`` durable; takes and raises what ``DBOS.workflow`` does."""
 
         def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> AsyncWorkflow[P, R]:
-            wanted = {
-                "name": None,
-                "version": None,
-                "timeout": None,
-                "max_recovery_attempts": None,
-                "coerce": False,
-                **options,
-            }
-            return AsyncWorkflow(self._runtime, self._register_workflow(function, is_async=True, **wanted), {})
+            return AsyncWorkflow(self._runtime, self._register_workflow(function, is_async=True, **options), {})
 
         return decorate if fn is None else decorate(fn)
 

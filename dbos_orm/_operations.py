@@ -42,11 +42,11 @@ class AnyOperations:
         function: Callable[..., Any],
         *,
         is_async: bool,
-        name: str | None,
-        version: str | None,
-        timeout: Duration | None,
-        max_recovery_attempts: int | None,
-        coerce: bool,
+        name: str | None = None,
+        version: str | None = None,
+        timeout: Duration | None = None,
+        max_recovery_attempts: int | None = None,
+        coerce: bool = False,
     ) -> RegisteredWorkflow:
         require_function(function, "workflow", is_async=is_async)
         found = name_of(function, name)

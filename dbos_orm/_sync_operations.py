@@ -58,15 +58,7 @@ class SyncOperations(AnyOperations):
         """
 
         def decorate(function: Callable[P, R]) -> Workflow[P, R]:
-            wanted = {
-                "name": None,
-                "version": None,
-                "timeout": None,
-                "max_recovery_attempts": None,
-                "coerce": False,
-                **options,
-            }
-            return Workflow(self._runtime, self._register_workflow(function, is_async=False, **wanted), {})
+            return Workflow(self._runtime, self._register_workflow(function, is_async=False, **options), {})
 
         return decorate if fn is None else decorate(fn)
 

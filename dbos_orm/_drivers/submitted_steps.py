@@ -6,13 +6,11 @@ import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from typing import Any
 
 from dbos_orm._context import Run
 from dbos_orm._drivers.time_limits import outcome_of
-from dbos_orm._outcomes import Raised, Returned, unwrap
-
-Outcome = Returned[Any] | Raised
+from dbos_orm._flows.effects import Outcome
+from dbos_orm._outcomes import Raised, unwrap
 
 
 class SubmittedStep:

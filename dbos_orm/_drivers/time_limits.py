@@ -14,10 +14,9 @@ from concurrent.futures import Future
 from typing import Any
 
 from dbos_orm._drivers.worker_threads import start_thread
+from dbos_orm._flows.effects import Outcome
 from dbos_orm._outcomes import Raised, Returned
 from dbos_orm._time_limits import TimeLimit
-
-Outcome = Returned[Any] | Raised
 
 
 def call_within(limit: TimeLimit, call: Callable[[], Any]) -> Outcome:
