@@ -295,22 +295,29 @@ async def test_a_stray_task_is_refused_and_draws_no_number(async_dbos: AsyncDBOS
 async def test_direct_calls_in_a_gather_are_numbered_in_their_order(async_dbos: AsyncDBOS) -> None:
     dbos = async_dbos
 
+    first_may_end, second_may_end = asyncio.Event(), asyncio.Event()
+
     @dbos.step
-    async def where(pause: float) -> str | None:
-        await asyncio.sleep(pause)
+    async def where(awaits: int = 0) -> str | None:
+        if awaits == 1:
+            await first_may_end.wait()
+        if awaits == 2:
+            await second_may_end.wait()
+            first_may_end.set()
+        second_may_end.set()
         return dbos.current.step_id
 
     @dbos.workflow
     async def child(number: int) -> tuple[int, str]:
-        await where(0)
+        await where()
         return number, dbos.current.workflow_id
 
     @dbos.workflow
     async def work() -> list[Any]:
-        steps = await asyncio.gather(where(0.03), where(0.01), where(0))
+        steps = await asyncio.gather(where(1), where(2), where())  # they end from the last to the first
         children = await asyncio.gather(child(1), child(2))
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(where(0))
+            task = group.create_task(where())
         return [*steps, *children, task.result()]
 
     assert await work.options(workflow_id="w")() == ["1", "2", "3", (1, "w-4"), (2, "w-6"), "8"]

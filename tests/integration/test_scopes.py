@@ -170,21 +170,23 @@ async def test_a_scope_is_continued_in_the_middle(async_dbos: AsyncDBOS) -> None
 
 async def test_the_first_error_in_order_is_raised_when_all_have_ended(async_dbos: AsyncDBOS) -> None:
     dbos, ended = async_dbos, list[str]()
+    milk_is_out = asyncio.Event()
 
     @dbos.step
-    async def fail(item: str, pauses: int) -> None:
-        for _ in range(pauses):
-            await asyncio.sleep(0.001)
+    async def fail(item: str) -> None:
+        if item == "tea":
+            await milk_is_out.wait()
         ended.append(item)
+        milk_is_out.set()
         raise OutOfStockError(item, left=0)
 
-    async def part(item: str, pauses: int) -> None:
-        await fail(item, pauses)
+    async def part(item: str) -> None:
+        await fail(item)
 
     @dbos.workflow
     async def work() -> str:
         try:
-            await dbos.gather(part("tea", 20), part("milk", 0))
+            await dbos.gather(part("tea"), part("milk"))
         except OutOfStockError as error:
             return error.item
         return "none"

@@ -17,7 +17,7 @@ from dbos_orm.errors import MaxStepRetriesExceededError
 from dbos_orm.models import StepAttempt
 from tests.databases import TestDatabase
 from tests.integration.shop import Interruption, OutOfStockError
-from tests.processes import PATIENCE
+from tests.processes import PATIENCE, eventually
 
 AT_ONCE = Retry(max_attempts=3, backoff=0)
 
@@ -239,9 +239,7 @@ def test_a_long_step_can_ask_whether_it_is_cancelled(dbos: DBOS) -> None:
     @dbos.step
     def wait() -> None:
         is_running.set()
-        deadline = time.monotonic() + PATIENCE
-        while not dbos.current.is_cancelled and time.monotonic() < deadline:
-            time.sleep(0.005)
+        eventually(lambda: dbos.current.is_cancelled)
         saw.set()
 
     @dbos.workflow
