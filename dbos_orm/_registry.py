@@ -14,6 +14,7 @@ from datetime import timedelta
 from types import MethodType
 from typing import Any, Final, NamedTuple
 
+from dbos_orm._queue_settings import QueueSettings
 from dbos_orm.errors import (
     ConfigurationError,
     ConflictingRegistrationError,
@@ -86,6 +87,7 @@ class Registry:
     _started_steps: dict[str, RegisteredWorkflow] = field(default_factory=dict)
     _instances: dict[tuple[str, str], RegisteredInstance] = field(default_factory=dict)
     _by_identity: dict[int, RegisteredInstance] = field(default_factory=dict)
+    _queues: dict[str, QueueSettings] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin_again(self) -> None:
@@ -123,6 +125,27 @@ class Registry:
         """Have a step be a workflow, too; of steps that are made again and again it is the first one."""
         with self._lock:
             self._started_steps.setdefault(workflow.name, workflow)
+
+    def add_queue(self, settings: QueueSettings) -> None:
+        """Declare a queue; the same again changes nothing.
+
+        Raises:
+            ConfigurationError: it is declared with other limits.
+        """
+        with self._lock:
+            existing = self._queues.setdefault(settings.name, settings)
+        if existing != settings:
+            expected = f"the limits that it has already: {existing}"
+            raise ConfigurationError("queue", settings, expected, "declare it once")
+
+    def queue(self, name: str) -> QueueSettings | None:
+        """What code declares of a queue, if it does."""
+        return self._queues.get(name)
+
+    @property
+    def queues(self) -> list[QueueSettings]:
+        """Every queue that code declares."""
+        return list(self._queues.values())
 
     def add_instance(self, value: object, config_name: str, methods: Iterable[RegisteredWorkflow]) -> None:
         """Make (class, name) stand for this object, which is kept as long as the application.

@@ -215,6 +215,7 @@ class DroppingDriver(SyncDriver):
             driver._runs,
             driver._threads,
             driver.sessions._databases,
+            driver._hints,
         )
         self._fates = fates
 
@@ -249,7 +250,12 @@ class AsyncDroppingDriver(AsyncDriver):
 
     def __init__(self, driver: AsyncDriver, fates: Fates) -> None:
         super().__init__(
-            driver._environment, driver._gateway, driver._committer, driver._runs, driver.sessions._databases
+            driver._environment,
+            driver._gateway,
+            driver._committer,
+            driver._runs,
+            driver.sessions._databases,
+            driver._hints,
         )
         self._fates = fates
 

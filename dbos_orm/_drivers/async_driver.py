@@ -17,6 +17,7 @@ from dbos_orm._drivers.active_runs import ActiveRuns
 from dbos_orm._drivers.async_sessions import AsyncSessions
 from dbos_orm._drivers.committer import EntryWriter
 from dbos_orm._drivers.databases import Databases
+from dbos_orm._drivers.hints import Hints
 from dbos_orm._drivers.report import log_unheard, report
 from dbos_orm._drivers.service_loop import CoroutineGateway
 from dbos_orm._drivers.sessions import lending
@@ -41,6 +42,7 @@ class AsyncDriver:
         committer: EntryWriter,
         runs: ActiveRuns,
         databases: Databases,
+        hints: Hints,
     ) -> None:
         self.sessions = AsyncSessions(databases, gateway)
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -50,6 +52,7 @@ class AsyncDriver:
         self._gateway = gateway
         self._committer = committer
         self._runs = runs
+        self._hints = hints
         self._performers: dict[type[Effect[Any]], Callable[[Any], Awaitable[Any]]] = {
             effects.Invoke: self._invoke,
             effects.Execute: self._execute,
@@ -62,6 +65,7 @@ class AsyncDriver:
             effects.Pause: self._pause,
             effects.AwaitCompletion: self._await_completion,
             effects.AwaitOpened: self._await_opened,
+            effects.Announce: self._announce,
             **self.sessions.performers(),
         }
 
@@ -185,6 +189,9 @@ class AsyncDriver:
 
     async def _change(self, effect: effects.Change[T]) -> T:
         return await self._gateway.change_async(effect.verb)
+
+    async def _announce(self, effect: effects.Announce) -> None:
+        self._hints.announce(effect.queue, effect.name)
 
     # -- waiting ---------------------------------------------------------------------------------
 

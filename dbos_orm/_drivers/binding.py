@@ -18,6 +18,7 @@ from dbos_orm._drivers.async_driver import AsyncDriver
 from dbos_orm._drivers.committer import Committer, EntryWriter
 from dbos_orm._drivers.databases import Databases
 from dbos_orm._drivers.gateway import Gateway
+from dbos_orm._drivers.hints import Hints
 from dbos_orm._drivers.service_loop import AsyncGateway, ServiceLoop
 from dbos_orm._drivers.sessions import Database, SessionSource
 from dbos_orm._drivers.sync_driver import SyncDriver
@@ -60,6 +61,7 @@ class Binding:
     runs: ActiveRuns
     threads: WorkerThreads
     databases: Databases
+    hints: Hints
     driver: SyncDriver
     async_driver: AsyncDriver | None = None
     service_loop: ServiceLoop | None = None
@@ -158,6 +160,7 @@ def bind(
     threads = WorkerThreads(config.worker_threads, f"dbos-{application.name}")
     own = Database(is_own=True, writer=gateway.writer if dialect.single_writer else None)
     databases = Databases(gateway, config, SessionSource(factory, engine, dialect, own, registry))
+    hints = Hints()
     binding = Binding(
         application,
         environment,
@@ -168,9 +171,10 @@ def bind(
         runs,
         threads,
         databases,
-        SyncDriver(environment, gateway, committer, runs, threads, databases),
+        hints,
+        SyncDriver(environment, gateway, committer, runs, threads, databases, hints),
         service_loop=loop,
     )
     if isinstance(gateway, AsyncGateway):
-        binding.async_driver = AsyncDriver(environment, gateway, committer, runs, databases)
+        binding.async_driver = AsyncDriver(environment, gateway, committer, runs, databases, hints)
     return binding

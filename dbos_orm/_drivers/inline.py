@@ -25,6 +25,7 @@ from dbos_orm._drivers.async_driver import AsyncDriver
 from dbos_orm._drivers.binding import Application, Binding, environment_of
 from dbos_orm._drivers.databases import Databases
 from dbos_orm._drivers.gateway import Gateway
+from dbos_orm._drivers.hints import Hints
 from dbos_orm._drivers.service_loop import CoroutineGateway
 from dbos_orm._drivers.sessions import Database, SessionSource
 from dbos_orm._drivers.sync_driver import SyncDriver
@@ -189,7 +190,7 @@ def bind_inline(application: Application, connection: Connection | AsyncConnecti
     kind = AsyncInlineGateway if is_async else InlineGateway
     gateway = kind(inner, dialect, config)
     committer, runs = InlineCommitter(gateway), ActiveRuns()
-    threads = InlineThreads(1, "inline")
+    threads, hints = InlineThreads(1, "inline"), Hints()
     maker = (
         async_sessionmaker(connection, join_transaction_mode="create_savepoint")
         if isinstance(connection, AsyncConnection)
@@ -210,10 +211,11 @@ def bind_inline(application: Application, connection: Connection | AsyncConnecti
         runs=runs,
         threads=threads,
         databases=databases,
-        driver=InlineSyncDriver(environment, gateway, committer, runs, threads, databases),
+        hints=hints,
+        driver=InlineSyncDriver(environment, gateway, committer, runs, threads, databases, hints),
     )
     if isinstance(gateway, AsyncInlineGateway):
-        binding.async_driver = InlineAsyncDriver(environment, gateway, committer, runs, databases)
+        binding.async_driver = InlineAsyncDriver(environment, gateway, committer, runs, databases, hints)
     return binding
 
 

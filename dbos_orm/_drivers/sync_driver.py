@@ -16,6 +16,7 @@ from dbos_orm._drivers.active_runs import ActiveRuns
 from dbos_orm._drivers.committer import EntryWriter
 from dbos_orm._drivers.databases import Databases
 from dbos_orm._drivers.gateway import Gateway
+from dbos_orm._drivers.hints import Hints
 from dbos_orm._drivers.report import log_unheard, report
 from dbos_orm._drivers.sessions import lending
 from dbos_orm._drivers.submitted_steps import SubmittedStep
@@ -43,12 +44,14 @@ class SyncDriver:
         runs: ActiveRuns,
         threads: WorkerThreads,
         databases: Databases,
+        hints: Hints,
     ) -> None:
         self.sessions = Sessions(databases)
         self._environment = environment
         self._gateway = gateway
         self._committer = committer
         self._runs = runs
+        self._hints = hints
         self._threads = threads
         self._performers: dict[type[Effect[Any]], Callable[[Any], Any]] = {
             effects.Invoke: self._invoke,
@@ -62,6 +65,7 @@ class SyncDriver:
             effects.Pause: self._pause,
             effects.AwaitCompletion: self._await_completion,
             effects.AwaitOpened: self._await_opened,
+            effects.Announce: self._announce,
             **self.sessions.performers(),
         }
 
@@ -163,6 +167,9 @@ class SyncDriver:
 
     def _change(self, effect: effects.Change[T]) -> T:
         return self._gateway.change(effect.verb)
+
+    def _announce(self, effect: effects.Announce) -> None:
+        self._hints.announce(effect.queue, effect.name)
 
     # -- waiting ---------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dbos_orm._context import Frame, Run, StepKey
-from dbos_orm._flows.effects import Execute, Flow, Outcome, RunBody, Spawn
+from dbos_orm._flows.effects import Announce, Execute, Flow, Outcome, RunBody, Spawn
 from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.operating import await_in_workflow, start_child
 from dbos_orm._flows.running import await_outcome, start
@@ -38,6 +38,8 @@ def start_workflow(env: Environment, plan: Plan) -> Flow[bool]:
         if is_ours and plan.run is not None:
             plan.run.outer = None  # in the background it has a stack of its own
             yield from Spawn(plan.run, _isolated(env, plan))
+        elif created and plan.entry.queue is not None:
+            yield from Announce(plan.entry.queue, plan.entry.name)
     except GeneratorExit:
         _drop(env, plan)
         raise

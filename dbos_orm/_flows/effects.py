@@ -139,6 +139,14 @@ class Spawn(Effect[None]):
 
 
 @dataclass(slots=True, eq=False)
+class Announce(Effect[None]):
+    """Tell those who may run it that a workflow waits in a queue: a hint, of which nothing depends."""
+
+    queue: str
+    name: str
+
+
+@dataclass(slots=True, eq=False)
 class AwaitOpened(Effect[None]):
     """Wait until nothing works any more that the run has opened.
 

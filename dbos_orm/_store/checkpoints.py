@@ -57,6 +57,10 @@ _START_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
     "queue": _TEXT, "timeout": BigInteger(), "deadline": _TEXT, "parent_id": _TEXT, "parent_step": _TEXT,
     "attributes": _TEXT, "class_name": _TEXT, "config_name": _TEXT, "sequence": _TEXT,
 }  # fmt: skip
+_QUEUED_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
+    **_START_FIELDS, "priority": Integer(), "partition_key": _TEXT, "deduplication_id": _TEXT, "delay": BigInteger(),
+    "schedule": _TEXT,
+}  # fmt: skip
 _FINISH_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
     "workflow_id": _TEXT, "owner_token": _TEXT, "status": _TEXT, "output": _TEXT, "error": _TEXT,
     "serializer": _TEXT,
@@ -120,7 +124,9 @@ def _kind_of(entry: Entry) -> _Kind:
         return _STEP if entry.delay is None and entry.child_id is None and entry.digest is None else _RARE_STEP
     if isinstance(entry, RunFinish):
         return _RUN_FINISH
-    return _RUN_START if isinstance(entry, RunStart) else _ATTEMPT
+    if isinstance(entry, RunStart):
+        return _RUN_START if entry.owner_token is not None else _QUEUED_START
+    return _ATTEMPT
 
 
 def _write_one(connection: AnyConnection, dialect: Dialect, entry: Entry, skip_locked: bool) -> bool:
@@ -140,7 +146,7 @@ def _write_many(connection: AnyConnection, dialect: Dialect, entries: Sequence[E
     kinds = [kind for kind in _KINDS if kind.name in groups]
     rows = {kind.name: [_row(kind, entry) for _, entry in groups[kind.name]] for kind in kinds}
     children = [
-        {**_row(_RUN_START, entry.child), _RECORDED_BY: entry.write_id}
+        {**_row(_QUEUED_START, entry.child), _RECORDED_BY: entry.write_id}
         for _, entry in groups.get(_RARE_STEP.name, ())
         if isinstance(entry, StepEntry) and entry.child is not None
     ]
@@ -182,10 +188,10 @@ def _batch(dialect: Dialect, kinds: Sequence[_Kind], skip_locked: bool, *, with_
     ]
     if with_children:
         # The step row comes first: a child exists only if its parent's record of it was written now.
-        given = dialect.many_rows({**_START_FIELDS, _RECORDED_BY: BigInteger()}, _CHILD)
+        given = dialect.many_rows({**_QUEUED_FIELDS, _RECORDED_BY: BigInteger()}, _CHILD)
         parents = ctes[kinds.index(_RARE_STEP)]
         is_recorded = given.c[_RECORDED_BY].in_(select(parents.c.write_id))
-        ctes.append(_insert_runs(dialect, given, _START_FIELDS, skip_locked, is_recorded).cte(_CHILD))
+        ctes.append(_insert_runs(dialect, given, _QUEUED_FIELDS, skip_locked, is_recorded).cte(_CHILD))
     return union_all(
         *(select(literal_column(str(place)), cast(next(iter(cte.c)), Text)) for place, cte in enumerate(ctes))
     )
@@ -240,14 +246,19 @@ def _insert_runs(
 ) -> Any:
     is_wanted = literal_column("1 = 1", Boolean) if is_wanted is None else is_wanted
     now = dialect.now()
-    ours: dict[str, ColumnElement[Any]] = {name: given.c[name] for name in fields}
+    ours: dict[str, ColumnElement[Any]] = {name: given.c[name] for name in fields if name != "delay"}
     ours["input"] = cast(given.c.input, WorkflowStatus.input.type)
     ours["attributes"] = dialect.attributes_from_text(given.c.attributes)
     is_owned = given.c.owner_token.is_not(None)
     ours["deadline"] = earlier_deadline(dialect, now, given.c.timeout, given.c.deadline, starts_now=is_owned)
-    ours["status"] = case((is_owned, _PENDING), else_=literal_column("'ENQUEUED'"))
+    is_delayed = given.c.delay.is_not(None) if "delay" in fields else literal_column("1 = 0", Boolean)
+    ours["status"] = case(
+        (is_owned, _PENDING), (is_delayed, literal_column("'DELAYED'")), else_=literal_column("'ENQUEUED'")
+    )
     ours["started_at"] = case((is_owned, now), else_=null())
-    ours["enqueued_at"] = case((is_owned, null()), else_=now)
+    ours["enqueued_at"] = case((is_owned, null()), (is_delayed, null()), else_=now)
+    if "delay" in fields:
+        ours["delay_until"] = dialect.plus_microseconds(now, given.c.delay)
     ours["created_at"] = now
     ours["updated_at"] = now
     inserted = dialect.insert(_STATUS).from_select(
@@ -308,9 +319,10 @@ def _update_runs(dialect: Dialect, given: FromClause, fields: dict[str, TypeEngi
 _STEP: Final = _Kind("step", _STEP_FIELDS, _insert_steps, "write_id", attrgetter(*_STEP_FIELDS))
 _RARE_STEP: Final = _Kind("rare_step", _RARE_STEP_FIELDS, _insert_steps, "write_id", attrgetter(*_RARE_STEP_FIELDS))
 _RUN_START: Final = _Kind("run_start", _START_FIELDS, _insert_runs, "generation", attrgetter(*_START_FIELDS))
+_QUEUED_START: Final = _Kind("queued_start", _QUEUED_FIELDS, _insert_runs, "generation", attrgetter(*_QUEUED_FIELDS))
 _ATTEMPT: Final = _Kind("attempt", _ATTEMPT_FIELDS, _insert_attempts, "write_id", attrgetter(*_ATTEMPT_FIELDS))
 _RUN_FINISH: Final = _Kind("run_finish", _FINISH_FIELDS, _update_runs, "workflow_id", attrgetter(*_FINISH_FIELDS))
-_KINDS: Final = (_STEP, _RARE_STEP, _RUN_START, _ATTEMPT, _RUN_FINISH)
+_KINDS: Final = (_STEP, _RARE_STEP, _RUN_START, _QUEUED_START, _ATTEMPT, _RUN_FINISH)
 """In the order in which they are written."""
 _CHILD: Final = "child"
 _RECORDED_BY: Final = "recorded_by"

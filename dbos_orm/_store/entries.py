@@ -16,7 +16,7 @@ Kind: TypeAlias = Literal["step", "transaction", "sleep", "child", "result", "no
 
 @dataclass(slots=True, eq=False)
 class RunStart:
-    """A new workflow. With an owner it is PENDING at once, without one ENQUEUED.
+    """A new workflow. With an owner it is PENDING at once, without one ENQUEUED, or DELAYED by ``delay`` microseconds.
 
     ``generation`` is made by the writer: a row with the same one is this very write.
     """
@@ -40,6 +40,11 @@ class RunStart:
     class_name: str | None
     config_name: str | None
     sequence: str
+    priority: int = 0
+    partition_key: str | None = None
+    deduplication_id: str | None = None
+    delay: int | None = None
+    schedule: str | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -16,7 +16,7 @@ NOTHING: Any = None
 
 
 def driver() -> AsyncDriver:
-    return AsyncDriver(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+    return AsyncDriver(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
 
 
 def running_step() -> Frame:

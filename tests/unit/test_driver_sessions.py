@@ -73,7 +73,7 @@ def test_a_turn_at_writing_is_given_back_once_when_a_commit_is_interrupted(engin
         line.append(turns.request())
         return InterruptedSession(engine)
 
-    driver = SyncDriver(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+    driver = SyncDriver(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
 
     with pytest.raises(KeyboardInterrupt):
         driver.run(committing(source_of_one_writer(make, turns)))
@@ -85,7 +85,7 @@ def test_a_turn_at_writing_is_given_back_once_when_a_commit_is_interrupted(engin
 async def test_a_session_is_closed_once_and_only_behind_its_commit_when_the_task_is_cancelled() -> None:
     session = SlowSession()
     turns = WriterTurn()
-    driver = AsyncDriver(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+    driver = AsyncDriver(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
     task = asyncio.create_task(driver.run(committing(source_of_one_writer(lambda **_: session, turns))))
     await session.is_committing.wait()
 
