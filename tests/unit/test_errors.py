@@ -45,6 +45,8 @@ FACTS: dict[str, dict[str, Any]] = {
     "WorkflowNotFoundError": {"workflow_id": "order-1"},
     "QueueNotFoundError": {"queue": "mail", "known": ["orders"]},
     "DeduplicationError": {"queue": "mail", "deduplication_id": "user-1", "workflow_id": "order-1"},
+    "ScheduleNotFoundError": {"schedule": "report", "known": ["nightly"]},
+    "ScheduleExistsError": {"schedule": "report"},
     "NotAuthorizedError": {"name": "checkout", "required": ["admin"], "roles": []},
     "NotInWorkflowError": {"operation": "recv"},
     "StepOutsideScopeError": {"operation": "charge", "workflow_id": "order-1"},
@@ -127,6 +129,11 @@ def test_only_what_unwinds_a_run_passes_an_except_exception(kind: type[BaseExcep
 
     assert issubclass(kind, DBOSError) is not unwinds
     assert issubclass(kind, Exception) is not unwinds
+
+
+@every_error
+def test_an_error_is_stored_under_the_module_that_people_import_it_from(kind: type[BaseException]) -> None:
+    assert kind.__module__ == "dbos_orm.errors"
 
 
 def test_an_exception_that_cannot_be_unpickled_travels_as_a_remote_error() -> None:
