@@ -15,6 +15,7 @@ from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.effects import Flow, Outcome
 from dbos_orm._operations import AnyOperations
 from dbos_orm._outcomes import unwrap
+from dbos_orm._queues import Queue
 from dbos_orm._retry import Retry
 from dbos_orm._scopes import gather, open_task
 from dbos_orm._settings import step_settings
@@ -46,6 +47,7 @@ class AsyncOperations(AnyOperations):
         timeout: Duration | None = None,
         max_recovery_attempts: int | None = None,
         coerce: bool = False,
+        queue: Queue | str | None = None,
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], AsyncWorkflow[P, R]]: ...
     def workflow(self, fn: Any = None, **options: Any) -> Any:
         """Make an ``async def`` durable; takes and raises what ``DBOS.workflow`` does."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from dbos_orm._registry import RegisteredWorkflow
-from dbos_orm._starting import WorkflowOptions
+from dbos_orm._options import WorkflowOptions
+from dbos_orm._registry import RegisteredWorkflow, Registry
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -17,8 +17,10 @@ class Call(Generic[R_co]):
     """A workflow with its arguments and options, checked and not started; ``workflow.call(...)`` makes it.
 
     Nothing is stored. Its arguments are kept themselves, not copied: they are recorded as they are at the start.
+    ``registry`` is that of its application.
     """
 
+    registry: Registry
     workflow: RegisteredWorkflow
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any]

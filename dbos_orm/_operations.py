@@ -15,6 +15,9 @@ from dbos_orm._context import RunContext, current_frame, current_transaction, fr
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows import operating
 from dbos_orm._flows.effects import Flow, Outcome
+from dbos_orm._options import queue_name
+from dbos_orm._queue_settings import OnConflict, RateLimit, queue_settings
+from dbos_orm._queues import Queue
 from dbos_orm._registry import RegisteredWorkflow, version_of
 from dbos_orm._runtime import Runtime
 from dbos_orm._settings import TransactionSettings, transaction_settings
@@ -47,6 +50,7 @@ class AnyOperations:
         timeout: Duration | None = None,
         max_recovery_attempts: int | None = None,
         coerce: bool = False,
+        queue: Queue | str | None = None,
     ) -> RegisteredWorkflow:
         require_function(function, "workflow", is_async=is_async)
         found = name_of(function, name)
@@ -69,10 +73,46 @@ class AnyOperations:
             is_method=is_bound,
             timeout=None if timeout is None else timedelta(seconds=seconds(timeout)),
             max_recovery_attempts=max_recovery_attempts,
+            queue=None if queue is None else queue_name(queue, self._runtime.application.registry),
         )
         self._runtime.application.registry.add_workflow(registered)
         self.types.register_function(function)
         return registered
+
+    def queue(
+        self,
+        name: str,
+        /,
+        *,
+        concurrency: int | None = None,
+        worker_concurrency: int | None = None,
+        rate_limit: RateLimit | None = None,
+        partitioned: bool = False,
+        on_conflict: OnConflict = "keep",
+    ) -> Queue:
+        """Declare a queue, to be named in the options of starts: ``work.options(queue=...)``.
+
+        ``concurrency`` is how many of its workflows run at the same time over all processes, ``worker_concurrency`` how
+        many in one process, ``rate_limit`` how many begin within any period. In a ``partitioned`` queue
+        each start names its partition, and each limit is meant for every partition by itself.
+
+        A launch stores the limits where the queue has none yet. What was changed since then stays, unless
+        ``on_conflict="update"`` forces what the code says. Declared again, it must be with the same limits.
+
+        Raises:
+            ConfigurationError: limits that cannot work or contradict each other, or the queue has others already.
+        """
+        settings = queue_settings(
+            name,
+            concurrency=concurrency,
+            worker_concurrency=worker_concurrency,
+            rate_limit=rate_limit,
+            partitioned=partitioned,
+            on_conflict=on_conflict,
+        )
+        application = self._runtime.application
+        application.registry.add_queue(settings)
+        return Queue(application.name, settings, application.registry)
 
     def register(self, instance: T, /, *, name: str) -> T:
         """Name an object, so that its workflow methods can be called and started; and give it back.

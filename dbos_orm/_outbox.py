@@ -7,7 +7,7 @@ nothing is flushed, and nothing of the caller's is committed, rolled back or exp
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -20,12 +20,10 @@ from sqlalchemy.util import greenlet_spawn
 
 from dbos_orm._context import OpenTransaction, current_transaction
 from dbos_orm._drivers.service_loop import AsyncGateway
-from dbos_orm._flows.running import require_same_workflow, warn_of_other_arguments
 from dbos_orm._runtime import Runtime
-from dbos_orm._store.checkpoints import insert_run
-from dbos_orm._store.entries import RunStart
-from dbos_orm._store.history import find_run
-from dbos_orm.errors import NotCommittedError, SessionMisuseError, StartInStepError, WorkflowExistsError
+from dbos_orm._store.entries import INTERNAL_QUEUE, RunStart
+from dbos_orm._store.starting import Start, load_queues, place, require_queue
+from dbos_orm.errors import NotCommittedError, SessionMisuseError, StartInStepError
 from dbos_orm.models import WorkflowStatus
 
 SyncScope: TypeAlias = Session | scoped_session[Any] | Connection
@@ -127,14 +125,16 @@ def enclosing_transaction(runtime: Runtime, name: str, operation: str, scope: ob
     return transaction
 
 
-def stage(runtime: Runtime, scope: Session | Connection, entry: RunStart, *, on_existing: str) -> Staging:
+def stage(runtime: Runtime, scope: Session | Connection, start: Start) -> Staging:
     """Write a workflow in the transaction of ``scope``; its commit, whenever that comes, is the start.
 
     Raises:
         SessionMisuseError: there is no transaction of this application's database that could hold it.
         ConflictingWorkflowError: the ID belongs to another workflow function or application.
-        WorkflowExistsError: the ID is known and ``on_existing`` is "raise".
+        WorkflowExistsError, DeduplicationError: the ID, or the deduplication ID, is known, and that is an error.
+        QueueNotFoundError: nobody knows the queue.
     """
+    entry = start.entry
     connection = _connection_of(scope, entry)
     dialect = runtime.dialect_of(connection)
     if dialect.is_autocommit(connection):
@@ -142,26 +142,29 @@ def stage(runtime: Runtime, scope: Session | Connection, entry: RunStart, *, on_
             f"the start of workflow {entry.name!r} on a connection in AUTOCOMMIT, which has no transactions",
             "give one with an isolation level, or use start()",
         )
-    # Again, if the row in the way was deleted before it could be looked at.
-    while not (created := insert_run(connection, dialect, entry)):
-        found = find_run(connection, entry.workflow_id)
-        if found is not None:
-            require_same_workflow(found, entry)
-            if on_existing == "raise":
-                raise WorkflowExistsError(entry.workflow_id)
-            warn_of_other_arguments(found, entry)
-            break
-    _wake_at_commit(runtime, scope)
-    return Staging(scope, entry, created=created)
+    _require_queue(runtime, connection, entry)
+    placed = place(connection, dialect, start)
+    _announce_at_commit(runtime, scope, entry)
+    return Staging(scope, replace(entry, workflow_id=placed.workflow_id), created=placed.created)
 
 
-async def stage_async(runtime: Runtime, scope: Session | Connection, entry: RunStart, *, on_existing: str) -> Staging:
+async def stage_async(runtime: Runtime, scope: Session | Connection, start: Start) -> Staging:
     """``stage`` for a coroutine; ``scope`` is what is within the asynchronous session or connection."""
     binding = runtime.given_binding()
     if binding is not None and isinstance(binding.gateway, AsyncGateway) and not binding.databases.knows_own:
         # Here, because asking would block the event loop from where sessions are used.
         await binding.gateway.read_async(binding.databases.learn_own)
-    return await greenlet_spawn(partial(stage, on_existing=on_existing), runtime, scope, entry)
+    return await greenlet_spawn(stage, runtime, scope, start)
+
+
+def _require_queue(runtime: Runtime, connection: Connection, entry: RunStart) -> None:
+    queue, application = entry.queue, runtime.application
+    if queue is None or queue == INTERNAL_QUEUE:
+        return
+    known = runtime.queues_of(connection)
+    if queue not in known:
+        known.update(load_queues(connection, application.name))
+    require_queue(entry, known, application.registry)
 
 
 def _connection_of(scope: Session | Connection, entry: RunStart) -> Connection:
@@ -181,13 +184,15 @@ def _connection_of(scope: Session | Connection, entry: RunStart) -> Connection:
     return scope
 
 
-def _wake_at_commit(runtime: Runtime, scope: Session | Connection | Engine) -> None:
-    """Have this process look for work when the transaction is committed; a rollback costs one look at nothing."""
+def _announce_at_commit(runtime: Runtime, scope: Session | Connection | Engine, entry: RunStart) -> None:
+    """Have it said where the workflow waits when the transaction is committed; a rollback costs one look at nothing."""
     if isinstance(scope, Session):
+        runtime.expect(scope, entry)
         _listen_once(scope, "after_commit", runtime.has_committed)
         # A session that joined the transaction of a connection commits nothing: the connection does, later.
         scope = scope.get_bind(WorkflowStatus.__mapper__)
     if isinstance(scope, Connection):
+        runtime.expect(scope, entry)
         _listen_once(scope, "commit", runtime.is_committing)
         _listen_once(scope, "commit_twophase", runtime.is_committing)
 

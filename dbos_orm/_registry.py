@@ -30,7 +30,8 @@ class RegisteredWorkflow:
     """A workflow function under its name, with what the decorator said of every run of it.
 
     ``signature`` has no ``self``. A method is run with an instance: bound to one, ``function`` takes the arguments
-    alone, and ``class_name`` and ``config_name`` tell under which names its instance is registered.
+    alone, and ``class_name`` and ``config_name`` tell under which names its instance is registered. ``queue`` is where
+    its starts wait.
     """
 
     name: str
@@ -44,6 +45,7 @@ class RegisteredWorkflow:
     is_method: bool = False
     class_name: str | None = None
     config_name: str | None = None
+    queue: str | None = None
 
 
 class Runnable(NamedTuple):

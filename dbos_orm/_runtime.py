@@ -7,10 +7,12 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import Session
 
 from dbos_orm._context import Frame, Launch, current_frame, require_home, require_time
 from dbos_orm._dialects import Dialect, dialect_of
 from dbos_orm._drivers.binding import Application, Binding
+from dbos_orm._store.entries import RunStart
 from dbos_orm.errors import ForkedProcessError, NotBoundError, NotLaunchedError, SessionMisuseError
 
 
@@ -26,6 +28,8 @@ class Runtime:
         self.look_for_work: Callable[[bool], None] | None = None
         """Of a launch: looks for workflows to run, now and (True) a few times more within the next moments."""
         self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
+        self._queues: WeakKeyDictionary[Engine, dict[str, bool]] = WeakKeyDictionary()
+        self._expected: WeakKeyDictionary[Session | Connection, set[tuple[str, str]]] = WeakKeyDictionary()
 
     def bound(self, operation: str) -> Binding:
         """The binding.
@@ -84,15 +88,32 @@ class Runtime:
             self._dialects[engine] = dialect
         return dialect
 
-    def has_committed(self, *_: object) -> None:
-        """A listener: a transaction in which workflows were started was committed."""
-        if self.look_for_work is not None:
-            self.look_for_work(False)
+    def queues_of(self, connection: Connection) -> dict[str, bool]:
+        """The queues that were found in the database of a caller's connection, and whether each is partitioned."""
+        if self.binding is not None:
+            return self.binding.environment.queues
+        return self._queues.setdefault(connection.engine, {})
 
-    def is_committing(self, *_: object) -> None:
+    def expect(self, scope: Session | Connection, entry: RunStart) -> None:
+        """Note a workflow that will wait in its queue when the transaction of ``scope`` is committed."""
+        if entry.queue is not None:
+            self._expected.setdefault(scope, set()).add((entry.queue, entry.name))
+
+    def has_committed(self, scope: Session) -> None:
+        """A listener: a transaction in which workflows were started was committed."""
+        self._announce(scope, is_expected=False)
+
+    def is_committing(self, scope: Connection, *_: object) -> None:
         """A listener: such a transaction is going to be committed."""
-        if self.look_for_work is not None:
-            self.look_for_work(True)
+        self._announce(scope, is_expected=True)
+
+    def _announce(self, scope: Session | Connection, *, is_expected: bool) -> None:
+        expected = self._expected.pop(scope, set())
+        if self.look_for_work is not None and expected:
+            self.look_for_work(is_expected)
+        if self.binding is not None:
+            for queue, name in sorted(expected):
+                self.binding.hints.announce(queue, name, is_expected=is_expected)
 
     def frame(self) -> Frame | None:
         """The frame of the run of this application that the caller is in, if it is in one."""

@@ -12,6 +12,7 @@ from dbos_orm._callables import session_parameter
 from dbos_orm._futures import StepFuture
 from dbos_orm._operations import AnyOperations
 from dbos_orm._outcomes import unwrap
+from dbos_orm._queues import Queue
 from dbos_orm._retry import Retry
 from dbos_orm._settings import step_settings
 from dbos_orm._steps import Step
@@ -42,6 +43,7 @@ class SyncOperations(AnyOperations):
         timeout: Duration | None = None,
         max_recovery_attempts: int | None = None,
         coerce: bool = False,
+        queue: Queue | str | None = None,
     ) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
     def workflow(self, fn: Any = None, **options: Any) -> Any:
         """Make a function durable: its steps are recorded, and after any failure it continues behind the last one.
@@ -50,7 +52,8 @@ class SyncOperations(AnyOperations):
         (time, randomness, the outside world) belongs in steps or comes from ``dbos``. ``name`` is the
         qualified name by default; ``version`` a hash of the source; ``timeout`` begins when a run
         begins; ``max_recovery_attempts`` replaces the one of ``Config``; ``coerce`` has pydantic validate and convert
-        arguments by their annotations, before anything is stored.
+        arguments by their annotations, before anything is stored; ``queue`` is where its starts wait for their turn,
+        and then it is started, not called.
 
         Raises:
             ConflictingRegistrationError: the name is taken.

@@ -14,12 +14,13 @@ from dbos_orm._calls import Call
 from dbos_orm._context import OpenTransaction, StepKey
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.calling import Plan, call_workflow, start_workflow
+from dbos_orm._options import WorkflowOptions, checked_options, placement_of, queue_name, refuse_waiting
 from dbos_orm._outbox import AsyncScope, SyncScope, enclosing_transaction, stage, stage_async, sync_scope
 from dbos_orm._outcomes import unwrap
 from dbos_orm._registry import RegisteredWorkflow
 from dbos_orm._runtime import Runtime
-from dbos_orm._starting import Parent, WorkflowOptions, checked_options, entry_of, parent_frame, plan
-from dbos_orm._store.entries import RunStart
+from dbos_orm._starting import Parent, entry_of, parent_frame, plan, start_of
+from dbos_orm._store.starting import Start
 from dbos_orm.errors import ConfigurationError
 from dbos_orm.handles import AsyncStagedHandle, AsyncWorkflowHandle, StagedHandle, WorkflowHandle, async_driver_of
 
@@ -86,13 +87,19 @@ class AnyWorkflow(Decorated, Generic[P, R]):
 
         Raises:
             TypeError, ArgumentError, SerializationError: an argument that cannot be given.
+            ConfigurationError: options that contradict each other.
         """
         workflow, arguments, keywords = self._target(args, kwargs)
-        self._runtime.application.codec.encode_arguments(arguments, keywords, signature=workflow.signature)
-        return Call(workflow, arguments, keywords, self._options)
+        application = self._runtime.application
+        placement_of(workflow, self._options, application.registry)
+        application.codec.encode_arguments(arguments, keywords, signature=workflow.signature)
+        return Call(application.registry, workflow, arguments, keywords, self._options)
 
     def _merged(self, options: WorkflowOptions) -> WorkflowOptions:
-        return cast("WorkflowOptions", {**self._options, **checked_options(options)})
+        checked = checked_options(options)
+        if "queue" in checked:
+            checked["queue"] = queue_name(checked["queue"], self._runtime.application.registry)
+        return cast("WorkflowOptions", {**self._options, **checked})
 
     def _to_start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Plan]:
         binding = self._runtime.bound(f"{self.name}.start()")
@@ -106,41 +113,41 @@ class AnyWorkflow(Decorated, Generic[P, R]):
             launch = None  # stored, to be run by whoever waits for it
         return binding, plan(binding.application, workflow, args, kwargs, self._options, launch=launch, place=place)
 
-    def _to_join(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Session | Connection, RunStart] | None:
+    def _to_join(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Session | Connection, Start] | None:
         """A start in the transaction that is running here; None if none is."""
         enclosing = enclosing_transaction(self._runtime, self.name, f"{self.name}.start()")
         return None if enclosing is None else self._within(enclosing, args, kwargs)
 
     def _to_stage(
         self, scope: SyncScope | AsyncScope, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Session | Connection, RunStart]:
+    ) -> tuple[Session | Connection, Start]:
         """A start in the caller's transaction."""
         operation = f"{self.name}.start_in()"
         given = sync_scope(scope, operation)
         enclosing = enclosing_transaction(self._runtime, self.name, operation, given)
-        return (given, self._entry(None, args, kwargs)) if enclosing is None else self._within(enclosing, args, kwargs)
+        return (
+            (given, self._start_of(None, args, kwargs)) if enclosing is None else self._within(enclosing, args, kwargs)
+        )
 
     def _within(
         self, enclosing: OpenTransaction, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Session | Connection, RunStart]:
-        return sync_scope(enclosing.session, f"{self.name}.start()"), self._entry(enclosing, args, kwargs)
+    ) -> tuple[Session | Connection, Start]:
+        return sync_scope(enclosing.session, f"{self.name}.start()"), self._start_of(enclosing, args, kwargs)
 
-    def _entry(self, enclosing: OpenTransaction | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RunStart:
+    def _start_of(self, enclosing: OpenTransaction | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Start:
         workflow, args, kwargs = self._target(args, kwargs)
         parent, frame = None, self._runtime.frame()
         if enclosing is not None and frame is not None and frame.step is not None:
             path = frame.step.key.path
             parent = Parent(frame.run, path, f"-{path}-{enclosing.number_start()}")
         application, options = self._runtime.application, self._options
-        return entry_of(application, workflow, args, kwargs, options, launch=None, parent=parent)
-
-    @property
-    def _on_existing(self) -> str:
-        return self._options.get("on_existing", "return")
+        entry = entry_of(application, workflow, args, kwargs, options, launch=None, parent=parent)
+        return start_of(entry, options)
 
     def _to_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Plan, StepKey | None]:
         binding, launch = self._runtime.launched(f"calling {self.name}")
         workflow, args, kwargs = self._target(args, kwargs)
+        refuse_waiting(workflow, self._options)
         pinned = self._options.get("version", self.version)
         if pinned != self.version:
             advice = "start it: a process that has this version runs it"
@@ -188,10 +195,10 @@ class Workflow(AnyWorkflow[P, R]):
         """
         staged = self._to_join(args, kwargs)
         if staged is not None:
-            return StagedHandle(self._runtime, stage(self._runtime, *staged, on_existing=self._on_existing))
+            return StagedHandle(self._runtime, stage(self._runtime, *staged))
         binding, made = self._to_start(args, kwargs)
-        created = binding.driver.run(start_workflow(binding.environment, made))
-        return WorkflowHandle(self._runtime, made.entry.workflow_id, created=created)
+        started = binding.driver.run(start_workflow(binding.environment, made))
+        return WorkflowHandle(self._runtime, started.workflow_id, created=started.created)
 
     @overload
     def start_in(self, session: SyncScope, /, *args: P.args, **kwargs: P.kwargs) -> StagedHandle[R]: ...
@@ -213,10 +220,10 @@ class Workflow(AnyWorkflow[P, R]):
         staged = self._to_stage(session, args, kwargs)
         if isinstance(session, _ASYNC_SCOPES):
             return self._start_staged(*staged)
-        return StagedHandle(self._runtime, stage(self._runtime, *staged, on_existing=self._on_existing))
+        return StagedHandle(self._runtime, stage(self._runtime, *staged))
 
-    async def _start_staged(self, scope: Session | Connection, entry: RunStart) -> StagedHandle[R]:
-        staging = await stage_async(self._runtime, scope, entry, on_existing=self._on_existing)
+    async def _start_staged(self, scope: Session | Connection, start: Start) -> StagedHandle[R]:
+        staging = await stage_async(self._runtime, scope, start)
         return StagedHandle(self._runtime, staging)
 
     def options(self, **options: Unpack[WorkflowOptions]) -> Workflow[P, R]:
@@ -270,15 +277,15 @@ class AsyncWorkflow(AwaitedWhenCalled, AnyWorkflow[P, R]):
         staged = self._to_stage(session, args, kwargs)
         if isinstance(session, _ASYNC_SCOPES):
             return self._start_staged(*staged)
-        return AsyncStagedHandle(self._runtime, stage(self._runtime, *staged, on_existing=self._on_existing))
+        return AsyncStagedHandle(self._runtime, stage(self._runtime, *staged))
 
-    async def _start_staged(self, scope: Session | Connection, entry: RunStart) -> AsyncStagedHandle[R]:
-        staging = await stage_async(self._runtime, scope, entry, on_existing=self._on_existing)
+    async def _start_staged(self, scope: Session | Connection, start: Start) -> AsyncStagedHandle[R]:
+        staging = await stage_async(self._runtime, scope, start)
         return AsyncStagedHandle(self._runtime, staging)
 
     async def _start(self, binding: Binding, made: Plan) -> AsyncWorkflowHandle[R]:
-        created = await async_driver_of(binding).run(start_workflow(binding.environment, made))
-        return AsyncWorkflowHandle(self._runtime, made.entry.workflow_id, created=created)
+        started = await async_driver_of(binding).run(start_workflow(binding.environment, made))
+        return AsyncWorkflowHandle(self._runtime, started.workflow_id, created=started.created)
 
     def options(self, **options: Unpack[WorkflowOptions]) -> AsyncWorkflow[P, R]:
         """The same workflow, to be called or started with these options; raises as ``Workflow.options``."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from dbos_orm._context import Frame, Run, StepKey
-from dbos_orm._flows.effects import Announce, Execute, Flow, Outcome, RunBody, Spawn
+from dbos_orm._flows.effects import Announce, Change, Execute, Flow, Outcome, RunBody, Spawn
 from dbos_orm._flows.environment import Environment
-from dbos_orm._flows.operating import await_in_workflow, start_child
+from dbos_orm._flows.operating import Started, await_in_workflow, start_child
+from dbos_orm._flows.queueing import require_place
 from dbos_orm._flows.running import await_outcome, start
 from dbos_orm._flows.stepping import record_outcome
 from dbos_orm._outcomes import Raised
 from dbos_orm._store.entries import RunStart
+from dbos_orm._store.starting import Start, debounce
 from dbos_orm.errors import ConflictingWorkflowError, NotLaunchedError, OwnershipLost, WorkflowCancelled
 
 
@@ -23,27 +26,31 @@ class Plan:
     it, and the number of the step which that is.
     """
 
-    entry: RunStart
+    start: Start
     body: RunBody
     run: Run | None
-    on_existing: str
     given_id: bool
     place: tuple[Frame, StepKey] | None
 
+    @property
+    def entry(self) -> RunStart:
+        """The row of the new workflow."""
+        return self.start.entry
 
-def start_workflow(env: Environment, plan: Plan) -> Flow[bool]:
-    """Store a workflow and run it in the background, here or wherever it is claimed; False if its ID was known."""
+
+def start_workflow(env: Environment, plan: Plan) -> Flow[Started]:
+    """Store a workflow and run it in the background, here or wherever it is claimed; or find the one in its place."""
     try:
-        created, is_ours = yield from _store(env, plan)
-        if is_ours and plan.run is not None:
+        started = yield from _store(env, plan)
+        if started.is_ours and plan.run is not None:
             plan.run.outer = None  # in the background it has a stack of its own
             yield from Spawn(plan.run, _isolated(env, plan))
-        elif created and plan.entry.queue is not None:
+        elif started.is_ours and plan.entry.queue is not None:
             yield from Announce(plan.entry.queue, plan.entry.name)
     except GeneratorExit:
         _drop(env, plan)
         raise
-    return created
+    return started
 
 
 def call_workflow(env: Environment, plan: Plan, result_key: StepKey | None) -> Flow[Outcome]:
@@ -55,7 +62,7 @@ def call_workflow(env: Environment, plan: Plan, result_key: StepKey | None) -> F
     workflow_id, outer = plan.entry.workflow_id, plan.run.outer
     _refuse_waiting_for_itself(outer, workflow_id)
     try:
-        _, is_ours = yield from _store(env, plan)
+        is_ours = (yield from _store(env, plan)).is_ours
     except GeneratorExit:
         _drop(env, plan)
         raise
@@ -79,25 +86,23 @@ def _drop(env: Environment, plan: Plan) -> None:
         env.drop(plan.run)
 
 
-def _store(env: Environment, plan: Plan) -> Flow[tuple[bool, bool]]:
-    """Store the workflow: whether it was created by this start, now or before a replay, and is ours to run now."""
+def _store(env: Environment, plan: Plan) -> Flow[Started]:
+    """Store the workflow, or find the one in its place."""
     if plan.place is not None:
         frame, key = plan.place
         digest = env.digest_of(key, plan.body.arguments, plan.body.keywords)
-        return (
-            yield from start_child(
-                env,
-                frame,
-                key,
-                plan.entry,
-                plan.run,
-                given_id=plan.given_id,
-                on_existing=plan.on_existing,
-                digest=digest,
-            )
-        )
-    existing = yield from start(env, plan.entry, plan.run, on_existing=plan.on_existing)
-    return existing is None, existing is None
+        start_flow = start_child(env, frame, key, plan.start, plan.run, given_id=plan.given_id, digest=digest)
+        return (yield from start_flow)
+    entry = plan.entry
+    if entry.queue is not None:
+        yield from require_place(env, entry)
+    if entry.is_debounced:
+        placed = yield from Change(partial(debounce, dialect=env.dialect, entry=entry))
+        return Started(placed.workflow_id, placed.created, is_ours=placed.created)
+    existing = yield from start(env, plan.start, plan.run)
+    if existing is None:
+        return Started(entry.workflow_id, created=True, is_ours=True)
+    return Started(existing.workflow_id, created=False, is_ours=False)
 
 
 def _execute_here(env: Environment, run: Run, body: RunBody) -> Flow[Outcome]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dbos_orm._clock import Clock
@@ -34,6 +34,8 @@ class Environment:
     drop: Callable[[Run], None]
     """Takes a run that is stored, perhaps, and that nobody here executes: whoever can may have it."""
     surroundings: Surroundings = NOTHING
+    queues: dict[str, bool] = field(default_factory=dict)
+    """Queues that were found in the database, and whether each is partitioned."""
 
     def instant(self) -> str:
         """The present instant as text, for columns that are for people."""

@@ -6,17 +6,19 @@ import math
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from dbos_orm._context import Frame, Run, StepKey
+from dbos_orm._context import Frame, RecordedStep, Run, StepKey
 from dbos_orm._flows.effects import Effect, Flow, Outcome, Pause, Read
 from dbos_orm._flows.environment import Environment
+from dbos_orm._flows.queueing import record_chosen_child, require_place_of_child
 from dbos_orm._flows.recording import record_step
-from dbos_orm._flows.running import await_outcome, require_same_workflow, warn_of_other_arguments
+from dbos_orm._flows.running import await_outcome
 from dbos_orm._flows.stepping import record_outcome
-from dbos_orm._outcomes import Raised, Returned
+from dbos_orm._outcomes import Raised, Returned, unwrap
 from dbos_orm._store.entries import Kind, RunStart
 from dbos_orm._store.history import find_run
+from dbos_orm._store.starting import Start, require_same_workflow, warn_of_other_arguments
 from dbos_orm._time_limits import TimeLimit
 from dbos_orm.errors import DBOSError, NonDeterministicError, WorkflowExistsError
 
@@ -24,49 +26,73 @@ _MICROSECONDS: Final = 1_000_000
 SLEEP_NAME: Final = "sleep"
 
 
+class Started(NamedTuple):
+    """What a start came to: ``created`` by it, now or before a replay; ``is_ours``: now, so that it is to be run."""
+
+    workflow_id: str
+    created: bool
+    is_ours: bool
+
+
 def start_child(
     env: Environment,
     frame: Frame,
     key: StepKey,
-    child: RunStart,
+    start: Start,
     child_run: Run | None,
     *,
     given_id: bool,
-    on_existing: str,
     digest: str | None = None,
-) -> Flow[tuple[bool, bool]]:
+) -> Flow[Started]:
     """Start a workflow as a step of this one.
 
-    Gives whether this step created it (a replay says the same), and whether it is to be run by us now.
     The child's row and the record of it in the parent are one write: there is never one without the other.
     ``given_id``: the caller chose the ID, so that somebody else may have started it.
     """
-    run = frame.run
+    run, child = frame.run, start.entry
     found = run.recorded(key, child.name, digest)
     is_new = found is None
     if found is None:
         run.require_live(child.name)
+        yield from require_place_of_child(env, run, key, child, digest)
         entry = env.step_entry(run, key, child.name, "child", digest=digest)
-        entry = replace(entry, child_id=child.workflow_id, child=child)
-        is_new = (yield from record_step(env, run, entry, child_run)) is None
-    elif found.child_id != child.workflow_id:
+        entry.child_id = child.workflow_id
+        if child.deduplication_id is None:
+            entry.child = child
+            is_new = (yield from record_step(env, run, entry, child_run)) is None
+            child_id = child.workflow_id
+        else:
+            child_id = unwrap((yield from record_chosen_child(env, run, entry, start)))
+    else:
+        child_id = _recorded_child(env, run, key, found, child)
+    if child_id != child.workflow_id:
+        return Started(child_id, created=False, is_ours=False)
+    if not given_id:
+        return Started(child_id, created=True, is_ours=is_new)
+    existing = yield from Read(partial(find_run, workflow_id=child_id), run)
+    if existing is None or (existing.parent_id, existing.parent_step) == (run.workflow_id, key.path):
+        is_ours = is_new and existing is not None and existing.generation == child.generation
+        return Started(child_id, created=True, is_ours=is_ours)
+    require_same_workflow(existing, child)
+    if start.on_existing == "raise":
+        raise WorkflowExistsError(child_id)
+    if found is None:
+        warn_of_other_arguments(existing, child)
+    return Started(child_id, created=False, is_ours=False)
+
+
+def _recorded_child(env: Environment, run: Run, key: StepKey, found: RecordedStep, child: RunStart) -> str:
+    """The ID of the child that a step started before; raises what kept it from that."""
+    if found.error is not None:
+        unwrap(env.replay(run, found))
+    if found.child_id is None or (found.child_id != child.workflow_id and child.deduplication_id is None):
         raise NonDeterministicError(
             run.workflow_id,
             key.path,
             f"{found.name} {found.child_id!r}",
             f"{child.name} {child.workflow_id!r}",
         )
-    if not given_id:
-        return True, is_new
-    existing = yield from Read(partial(find_run, workflow_id=child.workflow_id), run)
-    if existing is None or (existing.parent_id, existing.parent_step) == (run.workflow_id, key.path):
-        return True, is_new and existing is not None and existing.generation == child.generation
-    require_same_workflow(existing, child)
-    if on_existing == "raise":
-        raise WorkflowExistsError(child.workflow_id)
-    if found is None:
-        warn_of_other_arguments(existing, child)
-    return False, False
+    return found.child_id
 
 
 def await_in_workflow(

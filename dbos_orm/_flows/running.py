@@ -7,7 +7,7 @@ import math
 from functools import partial
 from typing import Final
 
-from dbos_orm._context import Frame, Run, Scope, logger
+from dbos_orm._context import Frame, Run, Scope
 from dbos_orm._flows.effects import (
     AwaitCompletion,
     AwaitOpened,
@@ -26,17 +26,16 @@ from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.recording import record_finish
 from dbos_orm._outcomes import OwnCancellation, Raised
 from dbos_orm._states import WorkflowState
-from dbos_orm._store.entries import RunFinish, RunStart
+from dbos_orm._store.entries import RunFinish
 from dbos_orm._store.history import RecordedRun, find_deadline, find_run, load_history
 from dbos_orm._store.ownership import cancel, hand_over, let_go
+from dbos_orm._store.starting import Start, find_in_place, require_expected
 from dbos_orm.errors import (
-    ConflictingWorkflowError,
     DatabaseUnavailableError,
     MaxRecoveryAttemptsExceededError,
     OwnershipLost,
     WorkflowCancelled,
     WorkflowCancelledError,
-    WorkflowExistsError,
     WorkflowNotFoundError,
     WorkflowTimeoutError,
 )
@@ -48,28 +47,24 @@ _LONGEST_POLL_SECONDS: Final = 0.5
 _LOCAL_POLL_SECONDS: Final = 1.0
 
 
-def start(
-    env: Environment, entry: RunStart, run: Run | None, *, on_existing: str = "return"
-) -> Flow[RecordedRun | None]:
-    """Store a new workflow; None if it is new, else the row that has its ID already. ``run``: what executes it here.
+def start(env: Environment, start: Start, run: Run | None) -> Flow[RecordedRun | None]:
+    """Store a new workflow; None if it is new, else the row in its place. ``run``: what executes it here.
 
     Raises:
-        ConflictingWorkflowError: the ID belongs to another workflow function or application.
-        WorkflowExistsError: the ID is known and ``on_existing`` is "raise".
+        ConflictingWorkflowError: the ID belongs to another workflow function, application or queue.
+        WorkflowExistsError, DeduplicationError: the ID, or the deduplication ID, is known, and that is an error.
     """
+    entry = start.entry
     result = yield from Write(entry, starts=run)
     pause, began = _STALL_SECONDS, env.clock.monotonic()
     while result is not WriteResult.WRITTEN:
-        found = yield from Read(partial(find_run, workflow_id=entry.workflow_id))
+        found = yield from Read(partial(find_in_place, entry=entry))
         if found is not None:
             if found.generation == entry.generation:
                 return None
-            require_same_workflow(found, entry)
-            if on_existing == "raise":
-                raise WorkflowExistsError(entry.workflow_id)
-            warn_of_other_arguments(found, entry)
+            require_expected(found, start)
             return found
-        # Somebody's transaction holds the ID, or all of SQLite, and has not ended.
+        # Somebody's transaction holds the ID, or all of SQLite, and has not ended; or what was in the way has.
         result = yield from WriteAlone(entry)
         if result is not WriteResult.WRITTEN:
             waited = env.clock.monotonic() - began
@@ -78,24 +73,6 @@ def start(
             yield from Pause(pause, None)
             pause = min(2 * pause, 1.0)
     return None
-
-
-def require_same_workflow(found: RecordedRun, entry: RunStart) -> None:
-    """Refuse a known ID under which something else was started."""
-    for field in ("application", "name", "class_name", "config_name"):
-        recorded, given = getattr(found, field), getattr(entry, field)
-        if recorded != given:
-            raise ConflictingWorkflowError(found.workflow_id, field, recorded, given)
-
-
-def warn_of_other_arguments(found: RecordedRun, entry: RunStart) -> None:
-    """Tell the log that a known ID was started with arguments that do not count."""
-    if found.input != entry.input:
-        logger.warning(
-            "workflow %r exists with other arguments; those that are recorded count",
-            found.workflow_id,
-            extra={"workflow_id": found.workflow_id},
-        )
 
 
 def execute(env: Environment, run: Run, scope: Scope, body: RunBody) -> Flow[Outcome]:

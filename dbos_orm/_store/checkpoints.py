@@ -57,10 +57,11 @@ _START_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
     "queue": _TEXT, "timeout": BigInteger(), "deadline": _TEXT, "parent_id": _TEXT, "parent_step": _TEXT,
     "attributes": _TEXT, "class_name": _TEXT, "config_name": _TEXT, "sequence": _TEXT,
 }  # fmt: skip
-_QUEUED_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
+QUEUED_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
     **_START_FIELDS, "priority": Integer(), "partition_key": _TEXT, "deduplication_id": _TEXT, "delay": BigInteger(),
     "schedule": _TEXT,
 }  # fmt: skip
+"""What is written of a workflow that nobody owns yet: the names of ``RunStart``."""
 _FINISH_FIELDS: Final[dict[str, TypeEngine[Any]]] = {
     "workflow_id": _TEXT, "owner_token": _TEXT, "status": _TEXT, "output": _TEXT, "error": _TEXT,
     "serializer": _TEXT,
@@ -108,6 +109,11 @@ def write(
 def insert_run(connection: AnyConnection, dialect: Dialect, entry: RunStart) -> bool:
     """Write a new workflow in a transaction of the user's, with their waiting for locks; False if its ID is known."""
     return _write_one(connection, dialect, entry, skip_locked=False)
+
+
+def queued_row(entry: RunStart) -> dict[str, Any]:
+    """The parameters that ``QUEUED_FIELDS`` names."""
+    return _row(_QUEUED_START, entry)
 
 
 def is_single_statement(dialect: Dialect, entries: Sequence[Entry]) -> bool:
@@ -188,10 +194,10 @@ def _batch(dialect: Dialect, kinds: Sequence[_Kind], skip_locked: bool, *, with_
     ]
     if with_children:
         # The step row comes first: a child exists only if its parent's record of it was written now.
-        given = dialect.many_rows({**_QUEUED_FIELDS, _RECORDED_BY: BigInteger()}, _CHILD)
+        given = dialect.many_rows({**QUEUED_FIELDS, _RECORDED_BY: BigInteger()}, _CHILD)
         parents = ctes[kinds.index(_RARE_STEP)]
         is_recorded = given.c[_RECORDED_BY].in_(select(parents.c.write_id))
-        ctes.append(_insert_runs(dialect, given, _QUEUED_FIELDS, skip_locked, is_recorded).cte(_CHILD))
+        ctes.append(_insert_runs(dialect, given, QUEUED_FIELDS, skip_locked, is_recorded).cte(_CHILD))
     return union_all(
         *(select(literal_column(str(place)), cast(next(iter(cte.c)), Text)) for place, cte in enumerate(ctes))
     )
@@ -244,9 +250,23 @@ def _insert_runs(
     skip_locked: bool,
     is_wanted: ColumnElement[bool] | None = None,
 ) -> Any:
-    is_wanted = literal_column("1 = 1", Boolean) if is_wanted is None else is_wanted
+    conditions = [] if is_wanted is None else [is_wanted]
+    if skip_locked:
+        conditions.append(dialect.lock_bound())
+    inserted = insertion_of_runs(dialect, given, fields, *conditions)
+    return inserted.on_conflict_do_nothing().returning(_STATUS.c.generation)
+
+
+def insertion_of_runs(
+    dialect: Dialect, given: FromClause, fields: dict[str, TypeEngine[Any]], *conditions: ColumnElement[bool]
+) -> Any:
+    """An INSERT of the new workflows ``given`` for which the conditions hold; what a conflict means is left open.
+
+    With ``longest_delay`` among the fields ``debounce_until`` is set that much later than now.
+    """
     now = dialect.now()
-    ours: dict[str, ColumnElement[Any]] = {name: given.c[name] for name in fields if name != "delay"}
+    durations = ("delay", "longest_delay")
+    ours: dict[str, ColumnElement[Any]] = {name: given.c[name] for name in fields if name not in durations}
     ours["input"] = cast(given.c.input, WorkflowStatus.input.type)
     ours["attributes"] = dialect.attributes_from_text(given.c.attributes)
     is_owned = given.c.owner_token.is_not(None)
@@ -259,14 +279,13 @@ def _insert_runs(
     ours["enqueued_at"] = case((is_owned, null()), (is_delayed, null()), else_=now)
     if "delay" in fields:
         ours["delay_until"] = dialect.plus_microseconds(now, given.c.delay)
+    if "longest_delay" in fields:
+        ours["debounce_until"] = dialect.plus_microseconds(now, given.c.longest_delay)
     ours["created_at"] = now
     ours["updated_at"] = now
-    inserted = dialect.insert(_STATUS).from_select(
-        list(ours),
-        select(*ours.values()).select_from(given).where(is_wanted, *([dialect.lock_bound()] if skip_locked else [])),
-        include_defaults=False,
-    )
-    return inserted.on_conflict_do_nothing().returning(_STATUS.c.generation)
+    # Always a condition: without one SQLite takes ON CONFLICT for the end of the join.
+    wanted = select(*ours.values()).select_from(given).where(*(conditions or [literal_column("1 = 1", Boolean)]))
+    return dialect.insert(_STATUS).from_select(list(ours), wanted, include_defaults=False)
 
 
 def earlier_deadline(
@@ -319,7 +338,7 @@ def _update_runs(dialect: Dialect, given: FromClause, fields: dict[str, TypeEngi
 _STEP: Final = _Kind("step", _STEP_FIELDS, _insert_steps, "write_id", attrgetter(*_STEP_FIELDS))
 _RARE_STEP: Final = _Kind("rare_step", _RARE_STEP_FIELDS, _insert_steps, "write_id", attrgetter(*_RARE_STEP_FIELDS))
 _RUN_START: Final = _Kind("run_start", _START_FIELDS, _insert_runs, "generation", attrgetter(*_START_FIELDS))
-_QUEUED_START: Final = _Kind("queued_start", _QUEUED_FIELDS, _insert_runs, "generation", attrgetter(*_QUEUED_FIELDS))
+_QUEUED_START: Final = _Kind("queued_start", QUEUED_FIELDS, _insert_runs, "generation", attrgetter(*QUEUED_FIELDS))
 _ATTEMPT: Final = _Kind("attempt", _ATTEMPT_FIELDS, _insert_attempts, "write_id", attrgetter(*_ATTEMPT_FIELDS))
 _RUN_FINISH: Final = _Kind("run_finish", _FINISH_FIELDS, _update_runs, "workflow_id", attrgetter(*_FINISH_FIELDS))
 _KINDS: Final = (_STEP, _RARE_STEP, _RUN_START, _QUEUED_START, _ATTEMPT, _RUN_FINISH)

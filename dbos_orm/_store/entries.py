@@ -10,6 +10,8 @@ from typing import Final, Literal, TypeAlias
 
 INTERNAL_QUEUE: Final = "_dbos_internal"
 """Where a workflow waits that was started without a queue and has no owner yet."""
+DEBOUNCE_PREFIX: Final = "_dbos_debounce:"
+"""Stands in front of the deduplication ID of a debounced workflow, which it loses when it becomes ENQUEUED."""
 
 Kind: TypeAlias = Literal["step", "transaction", "sleep", "child", "result", "now", "status"]
 
@@ -18,7 +20,9 @@ Kind: TypeAlias = Literal["step", "transaction", "sleep", "child", "result", "no
 class RunStart:
     """A new workflow. With an owner it is PENDING at once, without one ENQUEUED, or DELAYED by ``delay`` microseconds.
 
-    ``generation`` is made by the writer: a row with the same one is this very write.
+    ``generation`` is made by the writer: a row with the same one is this very write. ``is_debounced``: its
+    ``deduplication_id`` is a key, and a row that waits with that key gets its input; for ``longest_delay`` microseconds
+    at most, if that is given.
     """
 
     workflow_id: str
@@ -45,6 +49,8 @@ class RunStart:
     deduplication_id: str | None = None
     delay: int | None = None
     schedule: str | None = None
+    is_debounced: bool = False
+    longest_delay: int | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -23,6 +23,10 @@ class WorkflowInfo:
     status: WorkflowState
     version: str | None
     queue: str | None
+    priority: int
+    partition_key: str | None
+    deduplication_id: str | None
+    delay_until: datetime | None
     executor_id: str | None
     recovery_attempts: int
     parent_id: str | None

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from dbos_orm import DBOS, AsyncDBOS, Config, Retry, async_sqlite_engine, sqlite_engine
+from dbos_orm import DBOS, AsyncDBOS, Config, Debounce, Retry, async_sqlite_engine, sqlite_engine
 from dbos_orm.errors import (
     ConfigurationError,
     ConflictingRegistrationError,
@@ -20,6 +20,7 @@ from dbos_orm.errors import (
     NotInWorkflowError,
     NotLaunchedError,
     NotRegisteredError,
+    QueueNotFoundError,
     SerializationError,
 )
 from tests.integration.shop import Item
@@ -145,7 +146,59 @@ OPTIONS = [
     option("attributes", {"a": {1, 2}}, "plain JSON"),
     option("attributes", {"a": math.nan}, "plain JSON"),
     option("detached", "yes", "True or False"),
-    option("priority", 1, "an option of"),
+    wrong("priority", 1, lambda app: app.work.options(priority=1).start(), "a queue with it"),
+    option("priority", "high", "a whole number of 32 bits"),
+    option("priority", True),
+    option("priority", 2**31),
+    wrong("partition_key", "a", lambda app: app.work.options(partition_key="a").start(), "a queue with it"),
+    option("partition_key", 7, "a text of 1 to 1000 bytes"),
+    wrong("deduplication_id", "a", lambda app: app.work.options(deduplication_id="a").start(), "a queue with it"),
+    option("deduplication_id", ""),
+    option("deduplication_id", "_dbos", "does not begin with '_dbos'"),
+    wrong("on_duplicate", "raise", lambda app: app.work.options(on_duplicate="raise").start(), "a queue with it"),
+    wrong(
+        "on_duplicate",
+        "return",
+        lambda app: app.work.options(on_duplicate="return", queue="orders").call(),
+        "a deduplication_id with it",
+    ),
+    option("on_duplicate", "ignore", "'return' or 'raise'"),
+    option("queue", 7, "a queue or its name"),
+    option("queue", "", "a queue or its name"),
+    option("queue", "_dbos_internal", "does not begin with '_dbos'"),
+    Case(
+        lambda app: app.work.options(queue=DBOS(name="bank").queue("orders")),
+        ConfigurationError,
+        {"field": "queue"},
+        "a queue of application 'shop'",
+    ),
+    wrong("queue", "orders", lambda app: app.work.options(queue="orders")(), "which runs here and now; start it"),
+    wrong("delay", 1, lambda app: app.work.options(delay=1)(), "which runs here and now"),
+    Case(
+        lambda app: app.work.options(queue="nowhere").start(1),
+        QueueNotFoundError,
+        {"queue": "nowhere"},
+        "declare it with dbos.queue('nowhere')",
+    ),
+    option("delay", -1, "zero or more"),
+    option("delay", "1"),
+    option("debounce", "order-7", "a Debounce"),
+    wrong("debounce.key", "", lambda app: app.work.options(debounce=Debounce("", 1))),
+    wrong("debounce.period", 0, lambda app: app.work.options(debounce=Debounce("a", 0)), "more than zero"),
+    wrong("debounce.max_wait", 1, lambda app: app.work.options(debounce=Debounce("a", 2, 1)), "at least the period"),
+    wrong("delay", 1, lambda app: app.work.options(debounce=Debounce("a", 1), delay=1).start(), "no debounce with it"),
+    wrong(
+        "workflow_id",
+        "w",
+        lambda app: app.work.options(debounce=Debounce("a", 1), workflow_id="w").start(),
+        "no debounce with it",
+    ),
+    wrong(
+        "deduplication_id",
+        "w",
+        lambda app: app.work.options(debounce=Debounce("a", 1), deduplication_id="w", queue="q").start(),
+        "no debounce with it",
+    ),
     option("id", "x", "an option of"),
     wrong("duration", "1", lambda app: app.in_workflow(lambda: app.dbos.sleep("1"))),
     wrong("timeout", "1", lambda app: app.handle.result(timeout="1")),
@@ -165,6 +218,7 @@ DECORATORS = [
     decorated("transaction", without_session, "whose first parameter is a Session"),
     decorated("transaction", session_behind, "put it first"),
     decorated("transaction", async_session, "whose first parameter is a Session"),
+    wrong("queue", 7, lambda app: app.dbos.workflow(queue=7)(other), "a queue or its name"),
     wrong("name", " ", lambda app: app.dbos.workflow(name=" ")(other)),
     wrong("name", 7, lambda app: app.dbos.step(name=7)(other)),
     wrong("version", 7, lambda app: app.dbos.workflow(version=7)(other)),

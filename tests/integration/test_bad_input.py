@@ -139,6 +139,7 @@ TESTED_ELSEWHERE = {
     "NotCommittedError": "test_outbox.py",
     "InstanceNotRegisteredError": "test_methods.py",
     "ArgumentError": "test_calls.py",
+    "DeduplicationError": "test_deduplication.py",
     "RemoteError": "test_recorded_values.py",
     "WorkflowCancelledError": "test_limits.py",
     "WorkflowTimeoutError": "test_limits.py",
@@ -146,10 +147,8 @@ TESTED_ELSEWHERE = {
 """Errors that need a running workflow or a bad database, and where they are provoked."""
 
 OF_LATER_ISSUES = {
-    "DeduplicationError",
     "MaxRecoveryAttemptsExceededError",  # tests of recovery
     "NotAuthorizedError",
-    "QueueNotFoundError",
 }
 
 
