@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
+from rich.status import Status
+from rich.table import Table
 
 from benchmarks import report
 from benchmarks.contender import Contender
-from benchmarks.databases import databases_at
-from benchmarks.environment import NoEnvironmentError, dbos_interpreter
+from benchmarks.databases import Databases, databases_at
+from benchmarks.environment import DBOS, NoEnvironmentError, interpreter_with
 from benchmarks.measurements import measurements
+from benchmarks.queues import table as queues
+from benchmarks.queues.measurements import measurements as queue_measurements
+from benchmarks.queues.rivals import rivals
 from benchmarks.rounds import measure
 
 OURS = Contender("dbos_orm", "ours")
@@ -32,30 +38,48 @@ def main() -> int:
     """Run the measurements and print the tables; return the exit code."""
     options = _options()
     console = Console(stderr=True)
-    contenders = [OURS, *FLOORS]
-    if not options.without_dbos:
-        try:
-            contenders.insert(1, Contender("DBOS", "dbos_transact", dbos_interpreter(console.print)))
-        except NoEnvironmentError as error:
-            console.print(str(error), markup=False)
-            return 1
-    rows = {}
-    with databases_at(options.url) as databases, console.status("") as status:
-        title = databases.describe()
-        for measurement in measurements(scale=options.scale, only=options.only):
-
-            def show(text: str, name: str = measurement.name) -> None:
-                status.update(f"{name}: {text}")
-
-            rows[measurement.name] = measure(
-                measurement.task, contenders, databases, rounds=options.rounds, progress=show
-            )
-    names = list(dict.fromkeys(each.name for each in contenders))
+    try:
+        with databases_at(options.url) as databases, console.status("") as status:
+            tables = list(_tables(options, databases, console, status))
+            title = databases.describe()
+    except NoEnvironmentError as error:
+        console.print(str(error), markup=False)
+        return 1
     output = Console(width=max(WIDTH, console.width))
     output.print(f"{title}; medians of {options.rounds} rounds")
-    output.print(report.speed(rows, names))
-    output.print(report.costs(rows, names[:3]))
+    for table in tables:
+        output.print(table)
     return 0
+
+
+def _tables(options: argparse.Namespace, databases: Databases, console: Console, status: Status) -> Iterator[Table]:
+    if chosen := measurements(scale=options.scale, only=options.only):
+        contenders = [OURS, *FLOORS]
+        if not options.without_dbos:
+            contenders.insert(1, Contender("DBOS", "dbos_transact", interpreter_with(DBOS, console.print)))
+        rows = {
+            each.name: measure(
+                each.task, contenders, databases, rounds=options.rounds, progress=_progress(status, each.name)
+            )
+            for each in chosen
+        }
+        names = list(dict.fromkeys(each.name for each in contenders))
+        yield report.speed(rows, names)
+        yield report.costs(rows, names[:3])
+    if wanted := queue_measurements(scale=options.scale, only=options.only):
+        everyone = rivals(console.print, without_others=options.without_dbos)
+        found: queues.Rows = {}
+        for each in wanted:
+            progress = _progress(status, each.name)
+            found |= queues.measure(each, everyone, databases.server, rounds=options.rounds, progress=progress)
+        yield queues.table(found, [each.name for each in everyone])
+
+
+def _progress(status: Status, name: str) -> Callable[[str], None]:
+    def show(text: str) -> None:
+        status.update(f"{name}: {text}")
+
+    return show
 
 
 def _options() -> argparse.Namespace:

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import tempfile
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.program import running
 from benchmarks.tasks import Task
-
-ROOT = Path(__file__).parents[1]
-# Seconds for one run.
-PATIENCE = 600.0
-
-
-class RunFailedError(Exception):
-    """A contender ended before it had done its task; the end of what it wrote is in the message."""
 
 
 @dataclass(frozen=True)
@@ -54,43 +43,11 @@ class Contender:
         Raises:
             RunFailedError: the program ended early, or was ended because it took ten minutes.
         """
-        with tempfile.TemporaryFile("w+") as complaints:
-            process = subprocess.Popen(
-                [self.interpreter, "-m", f"benchmarks.contenders.{self.key}", task.to_json()],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=complaints,
-                text=True,
-            )
-            timer = threading.Timer(PATIENCE, process.kill)
-            timer.start()
-            try:
-                with process:
-                    outcome = _answer(process, count)
-            finally:
-                timer.cancel()
-            if outcome is None:
-                complaints.seek(0)
-                raise RunFailedError(f"{self.name} failed at {task}:\n{complaints.read()[-2000:]}")
-            return outcome
-
-
-def _answer(process: subprocess.Popen[str], count: Callable[[], int]) -> Outcome | None:
-    """Talk with ``benchmarks.worker``; None: it ended before it answered."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    if process.stdout.readline() != "ready\n":
-        return None
-    before = count()
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    answer = process.stdout.readline()
-    after = count()
-    # The worker may end.
-    process.stdin.close()
-    if not answer:
-        return None
-    taken = json.loads(answer)
-    return Outcome(taken["seconds"], taken["cpu"], after - before)
+        with running(self.interpreter, f"benchmarks.contenders.{self.key}", task.to_json()) as program:
+            program.hear()
+            before = count()
+            program.tell("go")
+            answer = program.hear()
+            after = count()
+            taken = json.loads(answer)
+            return Outcome(taken["seconds"], taken["cpu"], after - before)

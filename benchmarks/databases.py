@@ -17,11 +17,12 @@ from tests.postgres_server import PostgresServer
 class Databases:
     """Databases called ``dbos_orm_benchmark_...`` on the server of ``url``, and files in ``folder``.
 
-    Each is empty when it is asked for the first time.
+    Each is empty when it is asked for the first time. ``server`` is the URL that they were made with.
     """
 
     def __init__(self, url: URL, folder: Path) -> None:
         self._url = url.set(drivername="postgresql")
+        self.server = _rendered(self._url)
         self._folder = folder
         self._names: list[str] = []
         self._connection: Any = psycopg2.connect(_rendered(self._url))

@@ -59,10 +59,17 @@ class Relay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._loop.call_soon_threadsafe(self._listener.close)
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _close(self) -> None:
+        self._listener.close()
+        passing_on = asyncio.all_tasks() - {asyncio.current_task()}
+        for each in passing_on:
+            each.cancel()
+        await asyncio.gather(*passing_on, return_exceptions=True)
 
     def through(self, url: str) -> str:
         """The same database by way of the relay."""

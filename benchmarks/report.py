@@ -18,7 +18,7 @@ Results = Mapping[str, Result]
 def speed(rows: Mapping[str, Results], contenders: Sequence[str]) -> Table:
     """Steps per second of everyone, and how many times as fast the first is as each of the others."""
     ours, *others = contenders
-    table = _table("steps/s (without steps: workflows/s)")
+    table = plain_table("steps/s (without steps: workflows/s)")
     for name in contenders:
         table.add_column(name, justify="right", no_wrap=True)
     for name in others:
@@ -37,7 +37,7 @@ def costs(rows: Mapping[str, Results], contenders: Sequence[str]) -> Table:
         "commits": lambda result: _number(result.commits),
         "CPU us": lambda result: f"{result.cpu * 1e6:,.0f}",
     }
-    table = _table("for each step (without: each workflow)")
+    table = plain_table("for each step (without: each workflow)")
     for quantity in quantities:
         for name in contenders:
             table.add_column(f"{quantity}\n{name}", justify="right", no_wrap=True)
@@ -47,7 +47,8 @@ def costs(rows: Mapping[str, Results], contenders: Sequence[str]) -> Table:
     return table
 
 
-def _table(first: str) -> Table:
+def plain_table(first: str) -> Table:
+    """A table with a line under its head, and this first column."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(first, no_wrap=True)
     return table

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.contender import Contender, Outcome, RunFailedError
+from benchmarks.contender import Contender, Outcome
 from benchmarks.databases import Databases
+from benchmarks.program import RunFailedError
 from benchmarks.relay import Relay
 from benchmarks.tasks import Task
 

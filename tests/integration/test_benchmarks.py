@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.contender import Contender, RunFailedError
+from benchmarks.contender import Contender
+from benchmarks.program import RunFailedError
 from benchmarks.relay import Relay
 from benchmarks.tasks import Task
 from tests.databases import TestDatabase

@@ -9,6 +9,10 @@ from rich.console import Console
 
 from benchmarks import report
 from benchmarks.measurements import MEASUREMENTS, measurements
+from benchmarks.queues import table as queue_table
+from benchmarks.queues.measurements import measurements as queue_measurements
+from benchmarks.queues.runs import Drain, Idle, Unit
+from benchmarks.queues.task import Part, QueueTask
 from benchmarks.relay import Answers
 from benchmarks.rounds import Result
 from benchmarks.tasks import Task
@@ -67,3 +71,31 @@ def test_a_contender_that_did_not_run_has_no_ratio() -> None:
         ["failed", "1,000", "-", "-"],
         ["failed", "-", "-", "-", "-", "500", "-"],
     ]
+
+
+def test_a_part_of_a_queue_is_the_same_on_the_other_side() -> None:
+    task = QueueTask(Part.CONSUME, 3, is_async=True, url="postgresql://somewhere")
+    assert QueueTask.from_json(task.to_json()) == task
+
+
+def test_scale_shrinks_what_is_counted_of_queues() -> None:
+    chosen = queue_measurements(scale=0.1, only="drain") + queue_measurements(scale=0.1, only="idle process")
+    assert [each.kind for each in chosen] == [
+        Drain(200),
+        Drain(200, is_async=True),
+        Drain(200, processes=2),
+        Drain(200, processes=4),
+        Idle(),
+    ]
+
+
+def test_a_ratio_of_queues_says_how_many_times_as_good_we_are() -> None:
+    rows: queue_table.Rows = {
+        ("drained", Unit.RATE): {"we": [300.0, 100.0, 200.0], "they": [50.0]},
+        ("waited", Unit.MILLISECONDS): {"we": [2.0], "they": [1000.0]},
+    }
+    printed = io.StringIO()
+    Console(width=100, file=printed).print(queue_table.table(rows, ["we", "they", "others"]))
+    lines = [line.split() for line in printed.getvalue().splitlines()]
+    assert ["drained", "1/s", "200", "50", "-", "4", "-"] in lines
+    assert ["waited", "ms", "2", "1,000", "-", "500", "-"] in lines
