@@ -10,7 +10,7 @@ from dbos_orm.models._base import Base, metadata
 from dbos_orm.models._types import Attributes, Instant, Microseconds, Payload
 from dbos_orm.models.executor import Executor
 from dbos_orm.models.notification import Notification
-from dbos_orm.models.queue import Queue, RateStart
+from dbos_orm.models.queue import Queue, QueuePartition, RateStart
 from dbos_orm.models.schedule import Schedule
 from dbos_orm.models.step_attempt import StepAttempt
 from dbos_orm.models.step_output import StepOutput
@@ -28,6 +28,7 @@ __all__ = [
     "Notification",
     "Payload",
     "Queue",
+    "QueuePartition",
     "RateStart",
     "Schedule",
     "StepAttempt",

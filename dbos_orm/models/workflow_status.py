@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import CheckConstraint, ColumnElement, Index, Text, false, text
+from sqlalchemy import CheckConstraint, ColumnElement, Index, Text, and_, false, literal_column, text
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -17,12 +17,14 @@ from dbos_orm.models._types import Attributes, Payload
 
 if TYPE_CHECKING:
     from dbos_orm.models.notification import Notification
+    from dbos_orm.models.queue import Queue
     from dbos_orm.models.step_output import StepOutput
     from dbos_orm.models.workflow_event import WorkflowEvent
 
 __all__ = ["WorkflowStatus"]
 
 _STATES = ", ".join(repr(state.value) for state in WorkflowState)
+_WAITING_STATES = (WorkflowState.DELAYED, WorkflowState.ENQUEUED)
 _LIVE = "status IN ('ENQUEUED', 'DELAYED', 'PENDING')"
 
 
@@ -168,6 +170,14 @@ class WorkflowStatus(Base):
         order_by="WorkflowEvent.key",
         viewonly=True,
     )
+    queue_row: Mapped[Queue | None] = relationship(
+        primaryjoin=(
+            "and_(foreign(WorkflowStatus.application) == remote(Queue.application), "
+            "foreign(WorkflowStatus.queue) == remote(Queue.name))"
+        ),
+        viewonly=True,
+    )
+    """The limits and the counts of its queue; ``queue`` is the name alone."""
 
     @property
     def state(self) -> WorkflowState:
@@ -193,6 +203,41 @@ class WorkflowStatus(Base):
     @classmethod
     def _is_terminal_expression(cls) -> ColumnElement[bool]:
         return cls.status.in_(sorted(TERMINAL_STATES))
+
+    @hybrid_property
+    def is_waiting(self) -> bool:
+        """Whether it waits in a queue, for its turn or for its time; usable in ``where``."""
+        return self.status in _WAITING_STATES
+
+    @is_waiting.inplace.expression
+    @classmethod
+    def _is_waiting_expression(cls) -> ColumnElement[bool]:
+        return cls.status.in_(_WAITING_STATES)
+
+    @hybrid_property
+    def is_held(self) -> bool:
+        """Whether it waits because the process that claimed it could not read it; usable in ``where``.
+
+        ``error`` says why. It is tried again at ``delay_until``, by whoever can, and takes no slot meanwhile.
+        """
+        return self.status == WorkflowState.DELAYED and self.error is not None
+
+    @is_held.inplace.expression
+    @classmethod
+    def _is_held_expression(cls) -> ColumnElement[bool]:
+        return and_(cls.status == literal_column("'DELAYED'"), cls.error.is_not(None))
+
+    @hybrid_property
+    def wait(self) -> timedelta | None:
+        """From when its turn could come to its first start; None (NULL) before that; usable in ``order_by``."""
+        if self.enqueued_at is None or self.started_at is None:
+            return None
+        return self.started_at - self.enqueued_at
+
+    @wait.inplace.expression
+    @classmethod
+    def _wait_expression(cls) -> ColumnElement[timedelta | None]:
+        return MicrosecondsBetween(cls.enqueued_at, cls.started_at)
 
     @hybrid_property
     def duration(self) -> timedelta | None:
