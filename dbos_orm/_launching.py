@@ -22,10 +22,12 @@ from dbos_orm._identifiers import executor_id
 from dbos_orm._runtime import Runtime
 from dbos_orm._services.inline import InlineWork
 from dbos_orm._services.leases import LeaseObserver, LeaseService, new_executor_id
+from dbos_orm._services.listener import hint_services
 from dbos_orm._services.recovery import Recovery
 from dbos_orm._services.service import Service
 from dbos_orm._services.tick import TickService
 from dbos_orm._store import executors, ownership
+from dbos_orm._store.entries import INTERNAL_QUEUE
 from dbos_orm._store.revision import require_current_schema, schema_revision
 from dbos_orm.config import seconds
 from dbos_orm.errors import ConfigurationError, DatabaseUnavailableError, OwnershipLost, SchemaVersionError
@@ -40,6 +42,7 @@ class Launched:
 
     launch: Launch
     services: Sequence[Service]
+    hints: Sequence[Service] = ()
     inline: InlineWork | None = None
 
 
@@ -67,10 +70,17 @@ def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool) -> Launch
         _leave(binding, started)
         raise
     runtime.launch = started
-    runtime.look_for_work = tick.look_for_work
-    for service in (leases, tick):
+    binding.hints.dispatcher = partial(_look_for_work, tick)
+    binding.hints.look_everywhere = tick.wake
+    hints = hint_services(binding)
+    for service in (leases, tick, *hints):
         service.start()
-    return Launched(started, (tick, leases))
+    return Launched(started, (tick, leases), hints)
+
+
+def _look_for_work(tick: TickService, queue: str, name: str, is_expected: bool) -> bool:
+    tick.look_for_work(is_expected)
+    return queue == INTERNAL_QUEUE
 
 
 def launch_inline(runtime: Runtime, *, modules: Iterable[str], migrate: bool) -> Launched:
@@ -88,7 +98,7 @@ def launch_inline(runtime: Runtime, *, modules: Iterable[str], migrate: bool) ->
     if isinstance(binding.async_driver, InlineAsyncDriver):
         binding.async_driver.work = work.drain_async
     runtime.launch = started
-    return Launched(started, (), work)
+    return Launched(started, (), inline=work)
 
 
 def _require_savepoints(binding: InlineBinding) -> None:
@@ -116,7 +126,9 @@ def shutdown(runtime: Runtime, launched: Launched, timeout: float) -> None:
         return
     binding = runtime.bound("shutdown()")
     tick, leases = launched.services
-    runtime.look_for_work = None
+    binding.hints.dispatcher = binding.hints.look_everywhere = None
+    for service in launched.hints:
+        service.stop()
     try:
         tick.stop()
         binding.runs.wait_until_none(timeout)

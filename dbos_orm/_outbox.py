@@ -189,7 +189,6 @@ def _announce_at_commit(runtime: Runtime, scope: Session | Connection | Engine, 
     if isinstance(scope, Session):
         runtime.expect(scope, entry)
         _listen_once(scope, "after_commit", runtime.has_committed)
-        # A session that joined the transaction of a connection commits nothing: the connection does, later.
         scope = scope.get_bind(WorkflowStatus.__mapper__)
     if isinstance(scope, Connection):
         runtime.expect(scope, entry)

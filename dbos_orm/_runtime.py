@@ -14,6 +14,7 @@ from dbos_orm._dialects import Dialect, dialect_of
 from dbos_orm._drivers.binding import Application, Binding
 from dbos_orm._store.entries import RunStart
 from dbos_orm.errors import ForkedProcessError, NotBoundError, NotLaunchedError, SessionMisuseError
+from dbos_orm.models import WorkflowStatus
 
 
 class Runtime:
@@ -25,8 +26,6 @@ class Runtime:
         self.bind_given: Callable[[], object] | None = None
         """Binds to the database that was given when the application was made, at its first use."""
         self.launch: Launch | None = None
-        self.look_for_work: Callable[[bool], None] | None = None
-        """Of a launch: looks for workflows to run, now and (True) a few times more within the next moments."""
         self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
         self._queues: WeakKeyDictionary[Engine, dict[str, bool]] = WeakKeyDictionary()
         self._expected: WeakKeyDictionary[Session | Connection, set[tuple[str, str]]] = WeakKeyDictionary()
@@ -101,7 +100,10 @@ class Runtime:
 
     def has_committed(self, scope: Session) -> None:
         """A listener: a transaction in which workflows were started was committed."""
-        self._announce(scope, is_expected=False)
+        bind = scope.get_bind(WorkflowStatus.__mapper__)
+        # A session that joined the transaction of a connection commits nothing: the connection does, later.
+        if not (isinstance(bind, Connection) and bind.in_transaction()):
+            self._announce(scope, is_expected=False)
 
     def is_committing(self, scope: Connection, *_: object) -> None:
         """A listener: such a transaction is going to be committed."""
@@ -109,8 +111,6 @@ class Runtime:
 
     def _announce(self, scope: Session | Connection, *, is_expected: bool) -> None:
         expected = self._expected.pop(scope, set())
-        if self.look_for_work is not None and expected:
-            self.look_for_work(is_expected)
         if self.binding is not None:
             for queue, name in sorted(expected):
                 self.binding.hints.announce(queue, name, is_expected=is_expected)

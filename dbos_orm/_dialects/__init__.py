@@ -2,6 +2,7 @@
 
 from dbos_orm._dialects._base import Dialect, Fault
 from dbos_orm._dialects._engines import dialect_of, own_engine
+from dbos_orm._dialects._listening import Listener, open_listener
 from dbos_orm._dialects._prepared import AnyConnection, DirectConnection, Prepared, driver_transaction
 from dbos_orm._dialects._sqlite import prepare_sqlite_connections, require_sqlite_file, sqlite_engine
 
@@ -10,9 +11,11 @@ __all__ = [
     "Dialect",
     "DirectConnection",
     "Fault",
+    "Listener",
     "Prepared",
     "dialect_of",
     "driver_transaction",
+    "open_listener",
     "own_engine",
     "prepare_sqlite_connections",
     "require_sqlite_file",

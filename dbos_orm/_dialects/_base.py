@@ -174,6 +174,11 @@ class Dialect(abc.ABC):
     # -- connections -----------------------------------------------------------------------------
 
     @property
+    def can_listen(self) -> bool:
+        """Whether processes can tell one another something through the database, and this driver hears it."""
+        return False
+
+    @property
     def begins_by_driver(self) -> bool:
         """Whether every statement needs a transaction that the driver begins: autocommit and SQL are not enough."""
         return False

@@ -33,6 +33,7 @@ from sqlalchemy.types import TypeEngine
 
 from dbos_orm._clock import Clock
 from dbos_orm._dialects._base import Dialect, Fault
+from dbos_orm._dialects._listening import can_hear
 from dbos_orm._dialects._prepared import LOST_STATEMENT, DirectConnection, PoolerNotice, PreparingConnection
 from dbos_orm.config import Config, seconds
 from dbos_orm.models import WorkflowStatus
@@ -151,6 +152,10 @@ class PostgreSQLDialect(Dialect):
         if state is None and isinstance(error, DBAPIError) and "connection" in str(cause).lower():
             return Fault.DISCONNECTED
         return Fault.REJECTED
+
+    @property
+    def can_listen(self) -> bool:
+        return can_hear(self.driver.driver, is_async=self.driver.is_async)
 
     @property
     def begins_by_driver(self) -> bool:

@@ -22,6 +22,7 @@ from dbos_orm._drivers.hints import Hints
 from dbos_orm._drivers.service_loop import AsyncGateway, ServiceLoop
 from dbos_orm._drivers.sessions import Database, SessionSource
 from dbos_orm._drivers.sync_driver import SyncDriver
+from dbos_orm._drivers.telling import Telling
 from dbos_orm._drivers.worker_threads import WorkerThreads
 from dbos_orm._flows.effects import RunBody, Spawn
 from dbos_orm._flows.environment import Environment
@@ -160,7 +161,7 @@ def bind(
     threads = WorkerThreads(config.worker_threads, f"dbos-{application.name}")
     own = Database(is_own=True, writer=gateway.writer if dialect.single_writer else None)
     databases = Databases(gateway, config, SessionSource(factory, engine, dialect, own, registry))
-    hints = Hints()
+    hints = Hints(Telling(gateway, application.name) if dialect.can_listen else None)
     binding = Binding(
         application,
         environment,

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from dbos_orm import DBOS, AsyncDBOS, Config
+from dbos_orm._application import AnyDBOS
 from tests.databases import TestDatabase
 from tests.processes import PATIENCE
 
@@ -107,6 +108,12 @@ async def launched_async(
         await connection.run_sync(Base.metadata.create_all)
     async with AsyncDBOS(engine, name=name, config=config) as dbos:
         yield dbos
+
+
+def is_settled(dbos: AnyDBOS) -> bool:
+    """Whether a launch hears from other processes, where they can tell it anything, and so sends nothing by itself."""
+    hints = dbos._runtime.bound("test").hints
+    return hints.telling is None or hints.is_listening
 
 
 def reading(database: TestDatabase) -> Session:

@@ -18,10 +18,11 @@ from tests.integration.shop import (
     Item,
     OutOfStockError,
     Statements,
+    is_settled,
     launched,
     launched_async,
 )
-from tests.processes import PATIENCE, eventually
+from tests.processes import PATIENCE, eventually, eventually_async
 
 QUIET = Config(tick=60)
 """Only what is counted; the tick looks around once, at the launch."""
@@ -61,6 +62,7 @@ def counted(database: TestDatabase) -> Iterator[Counted]:
         def warm_up() -> None: ...
 
         warm_up()
+        eventually(lambda: is_settled(dbos))
         ours = Statements(dbos._runtime.bound("test").gateway.engine)
         # The committer's connection is made anew, so that it is listened to.
         dbos._runtime.bound("test").committer.close()
@@ -265,6 +267,7 @@ async def test_coroutines_cost_the_same(database: TestDatabase) -> None:
                 await double(number)
 
         await work(0)
+        await eventually_async(lambda: is_settled(dbos))
         binding = dbos._runtime.bound("test")
         await eventually_listened(dbos)
         ours = Statements(binding.gateway.engine)
