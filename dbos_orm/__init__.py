@@ -6,10 +6,12 @@ from dbos_orm._context import RunContext, current_run
 from dbos_orm._dialects import sqlite_engine
 from dbos_orm._futures import StepFuture
 from dbos_orm._options import WorkflowOptions
+from dbos_orm._queue_control import QueueLimits
 from dbos_orm._queue_settings import Debounce, RateLimit
 from dbos_orm._queues import Queue
 from dbos_orm._retry import Retry
 from dbos_orm._settings import StepOptions
+from dbos_orm._store.queues import PartitionInfo, QueueInfo
 from dbos_orm.app import DBOS
 from dbos_orm.async_app import AsyncDBOS
 from dbos_orm.config import Config
@@ -31,7 +33,10 @@ __all__ = [
     "Call",
     "Config",
     "Debounce",
+    "PartitionInfo",
     "Queue",
+    "QueueInfo",
+    "QueueLimits",
     "RateLimit",
     "Retry",
     "RunContext",

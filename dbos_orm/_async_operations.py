@@ -15,6 +15,7 @@ from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.effects import Flow, Outcome
 from dbos_orm._operations import AnyOperations
 from dbos_orm._outcomes import unwrap
+from dbos_orm._queue_control import AsyncQueues
 from dbos_orm._queues import Queue
 from dbos_orm._retry import Retry
 from dbos_orm._scopes import gather, open_task
@@ -160,6 +161,11 @@ class AsyncOperations(AnyOperations):
 
     def _gathered(self, *awaitables: Awaitable[Any], return_exceptions: bool = False) -> asyncio.Future[list[Any]]:
         return gather(self._runtime, awaitables, return_exceptions=return_exceptions)
+
+    @property
+    def queues(self) -> AsyncQueues:
+        """What is in the queues now; and changing, pausing and deleting them at run time."""
+        return AsyncQueues(self._runtime)
 
     # -- inside a run ----------------------------------------------------------------------------
 

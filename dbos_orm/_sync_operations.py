@@ -12,6 +12,7 @@ from dbos_orm._callables import session_parameter
 from dbos_orm._futures import StepFuture
 from dbos_orm._operations import AnyOperations
 from dbos_orm._outcomes import unwrap
+from dbos_orm._queue_control import Queues
 from dbos_orm._queues import Queue
 from dbos_orm._retry import Retry
 from dbos_orm._settings import step_settings
@@ -165,6 +166,11 @@ class SyncOperations(AnyOperations):
         The first error in this order is raised, and what comes behind it goes on.
         """
         return [each.result() for each in awaited]
+
+    @property
+    def queues(self) -> Queues:
+        """What is in the queues now; and changing, pausing and deleting them at run time."""
+        return Queues(self._runtime)
 
     # -- inside a run ----------------------------------------------------------------------------
 

@@ -17,11 +17,13 @@
         ├── WorkflowExistsError              a known workflow ID, and on_existing="raise"
         ├── WorkflowNotFoundError            no workflow has this ID
         ├── QueueNotFoundError               no queue has this name
+        ├── QueueNotEmptyError               live workflows are in a queue that is to be deleted
         ├── DeduplicationError               a live workflow of the queue has this deduplication ID
         ├── ScheduleNotFoundError            no schedule has this name
         ├── ScheduleExistsError              a schedule has this name already
         ├── NotAuthorizedError               the caller lacks a required role
         ├── NotInWorkflowError               a durable operation outside a workflow
+        ├── NotInStepError                   in a workflow's body, what must be done in a step
         ├── StepOutsideScopeError            a durable operation from a task that has no numbers
         ├── StartInStepError                 a workflow started inside a plain step
         ├── SessionMisuseError               a Session used where its work would not be durable
@@ -62,6 +64,7 @@ from dbos_orm.errors._ending import (
 from dbos_orm.errors._running import (
     NonDeterministicError,
     NotCommittedError,
+    NotInStepError,
     NotInWorkflowError,
     SerializationError,
     SessionMisuseError,
@@ -85,6 +88,7 @@ from dbos_orm.errors._starting import (
     ConflictingWorkflowError,
     DeduplicationError,
     NotAuthorizedError,
+    QueueNotEmptyError,
     QueueNotFoundError,
     ScheduleExistsError,
     ScheduleNotFoundError,
@@ -108,10 +112,12 @@ __all__ = [
     "NotAuthorizedError",
     "NotBoundError",
     "NotCommittedError",
+    "NotInStepError",
     "NotInWorkflowError",
     "NotLaunchedError",
     "NotRegisteredError",
     "OwnershipLost",
+    "QueueNotEmptyError",
     "QueueNotFoundError",
     "RemoteError",
     "ScheduleExistsError",

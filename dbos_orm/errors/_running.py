@@ -13,6 +13,17 @@ class NotInWorkflowError(DBOSError):
         super().__init__(f"{operation} was called outside a workflow; call it from a function under @dbos.workflow")
 
 
+class NotInStepError(DBOSError):
+    """The operation was called in the body of a workflow, where a replay would do it again, unrecorded."""
+
+    def __init__(self, operation: str, workflow_id: str) -> None:
+        self.operation, self.workflow_id = operation, workflow_id
+        super().__init__(
+            f"workflow {workflow_id!r}: {operation} was called in the body of the workflow, and a replay would do it "
+            "again; call it in a function under @dbos.step"
+        )
+
+
 class StepOutsideScopeError(DBOSError):
     """A durable operation came from a task without a place in the history: a replay could mix up results."""
 

@@ -55,6 +55,17 @@ class QueueNotFoundError(DBOSError):
         super().__init__(f"queue {queue!r} does not exist; known: {self.known}; declare it with dbos.queue({queue!r})")
 
 
+class QueueNotEmptyError(DBOSError):
+    """A queue cannot be deleted while ``live`` workflows wait or run in it."""
+
+    def __init__(self, queue: str, live: int) -> None:
+        self.queue, self.live = queue, live
+        super().__init__(
+            f"queue {queue!r} holds {live} live workflows and cannot be deleted; let them end or cancel them first "
+            f"(dbos.queues.pause({queue!r}) stops what comes next)"
+        )
+
+
 class DeduplicationError(DBOSError):
     """A live workflow of the queue holds the deduplication ID; ``workflow_id`` is that workflow."""
 

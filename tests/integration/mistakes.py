@@ -174,6 +174,14 @@ OPTIONS = [
     ),
     wrong("queue", "orders", lambda app: app.work.options(queue="orders")(), "which runs here and now; start it"),
     wrong("delay", 1, lambda app: app.work.options(delay=1)(), "which runs here and now"),
+    wrong("concurrency", 0, lambda app: app.dbos.queues.set("orders", concurrency=0), "a whole number from 1"),
+    wrong("paused", True, lambda app: app.dbos.queues.set("orders", paused=True), "a limit of ['concurrency', "),
+    Case(
+        lambda app: app.dbos.queues.pause("nowhere"),
+        QueueNotFoundError,
+        {"queue": "nowhere"},
+        "declare it with dbos.queue('nowhere')",
+    ),
     Case(
         lambda app: app.work.options(queue="nowhere").start(1),
         QueueNotFoundError,

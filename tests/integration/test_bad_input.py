@@ -140,6 +140,8 @@ TESTED_ELSEWHERE = {
     "InstanceNotRegisteredError": "test_methods.py",
     "ArgumentError": "test_calls.py",
     "DeduplicationError": "test_deduplication.py",
+    "NotInStepError": "test_queue_control.py",
+    "QueueNotEmptyError": "test_queue_control.py",
     "RemoteError": "test_recorded_values.py",
     "WorkflowCancelledError": "test_limits.py",
     "WorkflowTimeoutError": "test_limits.py",

@@ -13,7 +13,8 @@ from dbos_orm._dialects import dialect_of
 from dbos_orm._queue_settings import QueueSettings, RateLimit, queue_settings
 from dbos_orm._store import queues
 from dbos_orm.config import Config
-from dbos_orm.models import Queue
+from dbos_orm.errors import ConfigurationError
+from dbos_orm.models import Queue, WorkflowStatus
 from tests.databases import TestDatabase
 
 
@@ -81,6 +82,18 @@ def test_on_conflict_update_gives_a_row_the_limits_of_the_code_and_leaves_it_pau
     assert (mails.concurrency, mails.worker_concurrency, mails.rate_limit, mails.rate_period) == (None, 2, None, None)
     assert mails.paused
     assert books.updated_at == books.created_at or books.updated_at < mails.updated_at
+
+
+def test_partitions_are_not_forced_on_workflows_without_a_key(engine: Engine) -> None:
+    declare(engine, queue_settings("mails"))
+    with Session(engine) as session, session.begin():
+        session.add(WorkflowStatus(workflow_id="w", application="shop", name="send", queue="mails"))
+
+    with pytest.raises(ConfigurationError, match="without a partition key are in queue 'mails'"):
+        declare(engine, queue_settings("mails", partitioned=True, on_conflict="update"))
+
+    [row] = rows(engine)
+    assert not row.partitioned
 
 
 def test_queues_of_another_application_are_left_alone(engine: Engine) -> None:

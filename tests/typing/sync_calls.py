@@ -8,7 +8,7 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from dbos_orm import DBOS, Call, Retry, StagedHandle, StepFuture, WorkflowHandle, WorkflowState
+from dbos_orm import DBOS, Call, QueueInfo, RateLimit, Retry, StagedHandle, StepFuture, WorkflowHandle, WorkflowState
 
 T = TypeVar("T")
 
@@ -280,3 +280,16 @@ Shop.process(1)  # refused
 Shop.greet(1)  # refused
 dbos.register(shop)  # refused
 dbos.register(shop, "eu")  # refused
+
+mails = dbos.queue("mails", concurrency=8)
+assert_type(dbos.queues.get(mails), QueueInfo)
+assert_type(dbos.queues.list(), list[QueueInfo])
+assert_type(dbos.queues.get("mails").lag, timedelta | None)
+dbos.queues.set(mails, concurrency=None, rate_limit=RateLimit(100, 60))
+dbos.queues.pause("mails")
+
+dbos.queues.set("mails", concurrency="8")  # refused
+dbos.queues.set("mails", paused=True)  # refused
+dbos.queues.set("mails", partitioned=None)  # refused
+dbos.queues.create(mails)  # refused
+dbos.queues.get(8)  # refused
