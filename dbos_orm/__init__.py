@@ -10,6 +10,7 @@ from dbos_orm._queue_control import QueueLimits
 from dbos_orm._queue_settings import Debounce, RateLimit
 from dbos_orm._queues import Queue
 from dbos_orm._retry import Retry
+from dbos_orm._services.scheduling import ScheduleDefinition, ScheduleInfo
 from dbos_orm._settings import StepOptions
 from dbos_orm._store.queues import PartitionInfo, QueueInfo
 from dbos_orm.app import DBOS
@@ -40,6 +41,8 @@ __all__ = [
     "RateLimit",
     "Retry",
     "RunContext",
+    "ScheduleDefinition",
+    "ScheduleInfo",
     "StagedHandle",
     "StepFuture",
     "StepInfo",

@@ -19,6 +19,7 @@ from dbos_orm._operations import AnyOperations
 from dbos_orm._registry import Registry
 from dbos_orm._runtime import Runtime
 from dbos_orm._services.inline import InlineWork
+from dbos_orm._services.scheduling import ScheduleInfo
 from dbos_orm._surroundings import Surroundings
 from dbos_orm.config import Config, Duration, seconds
 from dbos_orm.errors import ConfigurationError, NotLaunchedError
@@ -171,6 +172,7 @@ def _require_settings(modules: object, run_context: object, config: object) -> N
 def _application(name: str, config: Config, types: TypeRegistry, surroundings: Surroundings) -> Application:
     types.register(WorkflowInfo)
     types.register(StepInfo)
+    types.register(ScheduleInfo)
     serializers = [JSONSerializer(types), *config.serializers]
     if config.serializer == "pickle":
         serializers.append(PickleSerializer())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -18,7 +18,10 @@ from dbos_orm._outcomes import unwrap
 from dbos_orm._queue_control import AsyncQueues
 from dbos_orm._queues import Queue
 from dbos_orm._retry import Retry
+from dbos_orm._schedule_settings import CatchUp
+from dbos_orm._schedules import AsyncSchedules
 from dbos_orm._scopes import gather, open_task
+from dbos_orm._services.cron import Trigger
 from dbos_orm._settings import step_settings
 from dbos_orm._steps import AsyncStep
 from dbos_orm._transactions import AsyncTransaction
@@ -29,6 +32,7 @@ from dbos_orm.handles import AsyncWorkflowHandle, async_driver_of
 P = ParamSpec("P")
 R = TypeVar("R")
 Owner = TypeVar("Owner")
+Scheduled = TypeVar("Scheduled", bound=AsyncWorkflow[[datetime, datetime], Any])
 S = TypeVar("S", bound=AsyncSession)
 
 
@@ -57,6 +61,29 @@ class AsyncOperations(AnyOperations):
             return AsyncWorkflow(self._runtime, self._register_workflow(function, is_async=True, **options), {})
 
         return decorate if fn is None else decorate(fn)
+
+    def scheduled(
+        self,
+        schedule: str | Trigger,
+        *,
+        name: str | None = None,
+        timezone: str | tzinfo | None = None,
+        queue: Queue | str | None = None,
+        catch_up: CatchUp = "last",
+    ) -> Callable[[Scheduled], Scheduled]:
+        """Start a workflow at the times of cron text or of a trigger; takes and raises what ``DBOS.scheduled`` does."""
+
+        def declare(workflow: Scheduled) -> Scheduled:
+            options: dict[str, Any] = {"name": name, "timezone": timezone, "queue": queue, "catch_up": catch_up}
+            self._register_schedule(workflow, schedule, **options)
+            return workflow
+
+        return declare
+
+    @property
+    def schedules(self) -> AsyncSchedules:
+        """The schedules in the database: to be listed, made, changed, paused and triggered."""
+        return AsyncSchedules(self._runtime)
 
     @overload
     def step(

@@ -24,6 +24,7 @@ from dbos_orm._services.inline import InlineWork
 from dbos_orm._services.leases import LeaseObserver, LeaseService, new_executor_id
 from dbos_orm._services.listener import hint_services
 from dbos_orm._services.recovery import Recovery
+from dbos_orm._services.scheduler import CronService, declare_schedules
 from dbos_orm._services.service import Service
 from dbos_orm._services.tick import TickService
 from dbos_orm._store import executors, ownership
@@ -66,6 +67,7 @@ def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool) -> Launch
         tick = TickService(binding, started, recovery)
         recovery.expire_dead(tick.look())  # now, so that their workflows count as interrupted in the report
         _report(binding, started)
+        declare_schedules(binding)
     except BaseException:
         _leave(binding, started)
         raise
@@ -73,9 +75,11 @@ def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool) -> Launch
     binding.hints.dispatcher = partial(_look_for_work, tick)
     binding.hints.look_everywhere = tick.wake
     hints = hint_services(binding)
-    for service in (leases, tick, *hints):
+    cron = CronService(binding)
+    runtime.look_for_slots = cron.wake
+    for service in (leases, tick, *hints, cron):
         service.start()
-    return Launched(started, (tick, leases), hints)
+    return Launched(started, (cron, tick, leases), hints)
 
 
 def _look_for_work(tick: TickService, queue: str, name: str, is_expected: bool) -> bool:
@@ -92,6 +96,7 @@ def launch_inline(runtime: Runtime, *, modules: Iterable[str], migrate: bool) ->
     _require_savepoints(binding)
     _require_schema(binding, migrate=migrate)
     started = Launch(executor_id(), lease_ends=math.inf, owner=runtime, is_inline=True)
+    declare_schedules(binding)
     work = InlineWork(binding, started)
     if isinstance(binding.driver, InlineSyncDriver):
         binding.driver.work = work.drain
@@ -125,11 +130,13 @@ def shutdown(runtime: Runtime, launched: Launched, timeout: float) -> None:
         launched.launch.is_over = True
         return
     binding = runtime.bound("shutdown()")
-    tick, leases = launched.services
+    cron, tick, leases = launched.services
+    runtime.look_for_slots = None
     binding.hints.dispatcher = binding.hints.look_everywhere = None
     for service in launched.hints:
         service.stop()
     try:
+        cron.stop()
         tick.stop()
         binding.runs.wait_until_none(timeout)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,6 +20,14 @@ from dbos_orm._queue_settings import OnConflict, RateLimit, queue_settings
 from dbos_orm._queues import Queue
 from dbos_orm._registry import RegisteredWorkflow, version_of
 from dbos_orm._runtime import Runtime
+from dbos_orm._schedule_settings import (
+    CatchUp,
+    ScheduleSettings,
+    checked_catch_up,
+    require_schedulable,
+    require_schedule_name,
+)
+from dbos_orm._services.cron import Trigger, timetable
 from dbos_orm._settings import TransactionSettings, transaction_settings
 from dbos_orm._workflows import AnyWorkflow
 from dbos_orm.config import Config, Duration, require_count, require_text, seconds
@@ -113,6 +121,37 @@ class AnyOperations:
         application = self._runtime.application
         application.registry.add_queue(settings)
         return Queue(application.name, settings, application.registry)
+
+    def _register_schedule(
+        self,
+        workflow: object,
+        schedule: str | Trigger,
+        *,
+        name: str | None,
+        timezone: str | tzinfo | None,
+        queue: Queue | str | None,
+        catch_up: CatchUp,
+    ) -> None:
+        if not isinstance(workflow, AnyWorkflow):
+            raise ConfigurationError(
+                "scheduled", workflow, "a workflow", "write @dbos.scheduled(...) above @dbos.workflow, not below it"
+            )
+        registered = workflow.scheduled_by(self._runtime)
+        require_schedulable(registered.name, registered.signature, context=False)
+        found = registered.name if name is None else name
+        require_schedule_name(found)
+        times, given = timetable(schedule, timezone), registered.queue if queue is None else queue
+        settings = ScheduleSettings(
+            name=found,
+            workflow_name=registered.name,
+            after=times.after,
+            timezone=times.timezone,
+            expression=times.expression,
+            trigger=times.trigger,
+            queue=None if given is None else queue_name(given, self._runtime.application.registry),
+            catch_up=checked_catch_up(catch_up),
+        )
+        self._runtime.application.registry.add_schedule(settings)
 
     def register(self, instance: T, /, *, name: str) -> T:
         """Name an object, so that its workflow methods can be called and started; and give it back.

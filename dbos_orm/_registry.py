@@ -15,6 +15,7 @@ from types import MethodType
 from typing import Any, Final, NamedTuple
 
 from dbos_orm._queue_settings import QueueSettings
+from dbos_orm._schedule_settings import ScheduleSettings
 from dbos_orm.errors import (
     ConfigurationError,
     ConflictingRegistrationError,
@@ -90,6 +91,7 @@ class Registry:
     _instances: dict[tuple[str, str], RegisteredInstance] = field(default_factory=dict)
     _by_identity: dict[int, RegisteredInstance] = field(default_factory=dict)
     _queues: dict[str, QueueSettings] = field(default_factory=dict)
+    _schedules: dict[str, ScheduleSettings] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin_again(self) -> None:
@@ -148,6 +150,27 @@ class Registry:
     def queues(self) -> list[QueueSettings]:
         """Every queue that code declares."""
         return list(self._queues.values())
+
+    def add_schedule(self, settings: ScheduleSettings) -> None:
+        """Declare a schedule.
+
+        Raises:
+            ConflictingRegistrationError: one of this name is declared already.
+        """
+        with self._lock:
+            existing = self._schedules.setdefault(settings.name, settings)
+        if existing is not settings:
+            known, new = (f"schedule {one.when!r} of {one.workflow_name!r}" for one in (existing, settings))
+            raise ConflictingRegistrationError(settings.name, known, new)
+
+    def schedule(self, name: str) -> ScheduleSettings | None:
+        """What code declares of a schedule, if it does."""
+        return self._schedules.get(name)
+
+    @property
+    def schedules(self) -> list[ScheduleSettings]:
+        """Every schedule that code declares, by name."""
+        return [self._schedules[name] for name in sorted(self._schedules)]
 
     def add_instance(self, value: object, config_name: str, methods: Iterable[RegisteredWorkflow]) -> None:
         """Make (class, name) stand for this object, which is kept as long as the application.

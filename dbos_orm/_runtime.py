@@ -26,6 +26,8 @@ class Runtime:
         self.bind_given: Callable[[], object] | None = None
         """Binds to the database that was given when the application was made, at its first use."""
         self.launch: Launch | None = None
+        self.look_for_slots: Callable[[], None] | None = None
+        """Of a launch: looks at the schedules now, because one was changed."""
         self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
         self._queues: WeakKeyDictionary[Engine, dict[str, bool]] = WeakKeyDictionary()
         self._expected: WeakKeyDictionary[Session | Connection, set[tuple[str, str]]] = WeakKeyDictionary()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from sqlalchemy.orm import Session, sessionmaker
@@ -15,6 +15,9 @@ from dbos_orm._outcomes import unwrap
 from dbos_orm._queue_control import Queues
 from dbos_orm._queues import Queue
 from dbos_orm._retry import Retry
+from dbos_orm._schedule_settings import CatchUp
+from dbos_orm._schedules import Schedules
+from dbos_orm._services.cron import Trigger
 from dbos_orm._settings import step_settings
 from dbos_orm._steps import Step
 from dbos_orm._transactions import Transaction
@@ -25,6 +28,7 @@ from dbos_orm.handles import WorkflowHandle
 P = ParamSpec("P")
 R = TypeVar("R")
 Owner = TypeVar("Owner")
+Scheduled = TypeVar("Scheduled", bound=Workflow[[datetime, datetime], Any])
 S = TypeVar("S", bound=Session)
 
 
@@ -65,6 +69,38 @@ class SyncOperations(AnyOperations):
             return Workflow(self._runtime, self._register_workflow(function, is_async=False, **options), {})
 
         return decorate if fn is None else decorate(fn)
+
+    def scheduled(
+        self,
+        schedule: str | Trigger,
+        *,
+        name: str | None = None,
+        timezone: str | tzinfo | None = None,
+        queue: Queue | str | None = None,
+        catch_up: CatchUp = "last",
+    ) -> Callable[[Scheduled], Scheduled]:
+        """Start a workflow ``(scheduled_at, actual_at)`` at the times of cron text or of an APScheduler trigger.
+
+        It stands above ``@dbos.workflow``; several schedules of one workflow need different names. Each slot is
+        run once, over all processes; ``catch_up`` says what becomes of slots that passed while no process ran
+        ("last": one run, of the newest). The zone is UTC by default.
+
+        Raises:
+            ConfigurationError: the times cannot be read, or the workflow takes other arguments.
+            ConflictingRegistrationError: another schedule has the name.
+        """
+
+        def declare(workflow: Scheduled) -> Scheduled:
+            options: dict[str, Any] = {"name": name, "timezone": timezone, "queue": queue, "catch_up": catch_up}
+            self._register_schedule(workflow, schedule, **options)
+            return workflow
+
+        return declare
+
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules in the database: to be listed, made, changed, paused and triggered."""
+        return Schedules(self._runtime)
 
     @overload
     def step(

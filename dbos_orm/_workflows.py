@@ -21,7 +21,7 @@ from dbos_orm._registry import RegisteredWorkflow
 from dbos_orm._runtime import Runtime
 from dbos_orm._starting import Parent, entry_of, parent_frame, plan, start_of
 from dbos_orm._store.starting import Start
-from dbos_orm.errors import ConfigurationError
+from dbos_orm.errors import ConfigurationError, NotRegisteredError
 from dbos_orm.handles import AsyncStagedHandle, AsyncWorkflowHandle, StagedHandle, WorkflowHandle, async_driver_of
 
 P = ParamSpec("P")
@@ -62,6 +62,25 @@ class AnyWorkflow(Decorated, Generic[P, R]):
     def is_method_of(self, runtime: Runtime) -> RegisteredWorkflow | None:
         """What is registered of it, if it is a method that belongs to an instance of this application."""
         return self._registered if self._registered.is_method and self._runtime is runtime else None
+
+    def scheduled_by(self, runtime: Runtime) -> RegisteredWorkflow:
+        """What a schedule starts; of a method, on its instance.
+
+        Raises:
+            NotRegisteredError: it is a workflow of another application.
+            ConfigurationError: it has options, which a schedule would not keep.
+        """
+        if self._runtime is not runtime:
+            raise NotRegisteredError(self.name, [workflow.name for workflow in runtime.application.registry])
+        if self._options:
+            advice = "say the queue to the schedule, and a timeout in the decorator"
+            raise ConfigurationError("workflow", self._options, "a workflow without options", advice)
+        if not self._registered.is_method:
+            return self._registered
+        if self._instance is _UNBOUND:
+            advice = "make one at run time: dbos.schedules.create(name, instance.method, ...)"
+            raise ConfigurationError("workflow", self.name, "a function, or a method of an instance", advice)
+        return self._runtime.application.registry.bound(self._registered, self._instance)
 
     def _bound_to(self, instance: object) -> Self:
         if instance is None or not self._registered.is_method:
