@@ -46,6 +46,7 @@ class AnyDBOS(AnyOperations):
         self._modules = tuple(modules)
         self._runtime = Runtime(_application(name, config, self.types, Surroundings(run_context)))
         self._launched: _launching.Launched | None = None
+        self._inherited: _launching.Launched | None = None
         self._resolved: ResolvedBind | None = None
         _watch_forks_and_exit(self)
 
@@ -133,7 +134,8 @@ class AnyDBOS(AnyOperations):
 
     def forget_parent(self) -> None:
         """In a forked child: what belongs to the parent is dropped; the application is bound, not launched."""
-        self._launched = None
+        # Kept, because closing what its services hold would reach the parent's end of it.
+        self._inherited, self._launched = self._launched, None
         binding, launch = self._runtime.binding, self._runtime.launch
         if launch is not None:
             launch.is_forked = True

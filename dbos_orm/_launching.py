@@ -20,9 +20,9 @@ from dbos_orm._drivers.binding import Binding
 from dbos_orm._drivers.inline import InlineAsyncDriver, InlineBinding, InlineSyncDriver
 from dbos_orm._identifiers import executor_id
 from dbos_orm._runtime import Runtime
+from dbos_orm._services.hints import hint_services
 from dbos_orm._services.inline import InlineWork
 from dbos_orm._services.leases import LeaseObserver, LeaseService, new_executor_id
-from dbos_orm._services.listener import hint_services
 from dbos_orm._services.recovery import Recovery
 from dbos_orm._services.scheduler import CronService, declare_schedules
 from dbos_orm._services.service import Service

@@ -179,6 +179,11 @@ class Dialect(abc.ABC):
         return False
 
     @property
+    def can_watch(self) -> bool:
+        """Whether a process can notice that another one has committed something, without asking for it."""
+        return False
+
+    @property
     def begins_by_driver(self) -> bool:
         """Whether every statement needs a transaction that the driver begins: autocommit and SQL are not enough."""
         return False

@@ -193,7 +193,7 @@ def can_hear(driver: str, *, is_async: bool) -> bool:
 
 def open_listener(engine: Engine, channel: str, heard: Callable[[str], None]) -> Listener:
     """Listen on a connection of its own, which is opened as ``engine`` opens its own, and is in autocommit."""
-    raw = _own_connection(engine)
+    raw = own_connection(engine)
     try:
         return _LISTENERS[engine.dialect.driver, engine.dialect.is_async](raw, channel, heard)
     except BaseException:
@@ -202,7 +202,8 @@ def open_listener(engine: Engine, channel: str, heard: Callable[[str], None]) ->
         raise
 
 
-def _own_connection(engine: Engine) -> Any:
+def own_connection(engine: Engine) -> Any:
+    """A driver's connection that is no pool's, in autocommit, opened as ``engine`` opens its own."""
     fairy = engine.pool.recreate().connect()
     # No pool is to take it back, nor to end a transaction on it in a forked child.
     fairy.detach()

@@ -28,14 +28,17 @@ from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 
+from dbos_orm._clock import Clock
 from dbos_orm._dialects._base import Dialect, Fault
-from dbos_orm.config import seconds
+from dbos_orm.config import Config, seconds
 from dbos_orm.errors import ConfigurationError
 from dbos_orm.models import Instant
 
 _DAY_SECONDS: Final = 86_400.0
 _FORMAT: Final = "%Y-%m-%d %H:%M:%f"
 _SYNCHRONOUS_FULL: Final = 2
+_OTHER_LOCKING: Final = ("vfs=", "nolock=", "immutable=")
+"""Settings of a file's URI (https://sqlite.org/uri.html) with which a connection does not see another one's locks."""
 
 
 class SQLiteDialect(Dialect):
@@ -46,6 +49,10 @@ class SQLiteDialect(Dialect):
     remedy: ClassVar[str] = "make the engine with dbos_orm.sqlite_engine(url), or async_sqlite_engine(url)"
     locks_rows: ClassVar[bool] = False
     takes_many_rows: ClassVar[bool] = False
+
+    def __init__(self, engine: Engine, clock: Clock, config: Config) -> None:
+        super().__init__(engine, clock, config)
+        self._url = engine.url.render_as_string()
 
     def insert(self, table: Table) -> Insert:
         return insert(table)
@@ -98,6 +105,11 @@ class SQLiteDialect(Dialect):
         if "closed" in message or "no active connection" in message:
             return Fault.DISCONNECTED
         return Fault.REJECTED
+
+    @property
+    def can_watch(self) -> bool:
+        # With an asynchronous driver it is watched over the standard library's, which must lock the file the same way.
+        return not self.driver.is_async or not any(name in self._url for name in _OTHER_LOCKING)
 
     def prepare_own_engine(self, engine: Engine) -> None:
         prepare_sqlite_connections(engine, busy_timeout=seconds(self.config.sqlite_busy_timeout), begin=False)

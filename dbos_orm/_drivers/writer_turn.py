@@ -17,7 +17,13 @@ class WriterTurn:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._is_taken = False
+        self._count = 0
         self._waiting: deque[Future[None]] = deque()
+
+    def taken(self) -> tuple[int, bool]:
+        """How many turns there were, and whether one is under way."""
+        with self._lock:
+            return self._count, self._is_taken
 
     def request(self) -> Future[None]:
         """A future that is done when it is the caller's turn; then ``release`` must follow."""
@@ -27,6 +33,7 @@ class WriterTurn:
                 self._waiting.append(turn)
                 return turn
             self._is_taken = True
+            self._count += 1
         turn.set_running_or_notify_cancel()
         turn.set_result(None)
         return turn
@@ -44,6 +51,7 @@ class WriterTurn:
                     self._is_taken = False
                     return
                 following = self._waiting.popleft()
+                self._count += 1
             if following.set_running_or_notify_cancel():
                 following.set_result(None)
                 return

@@ -150,12 +150,3 @@ class TellingService(Service):
         self._telling.later = None
         super().stop()
         self._telling.flush_all()
-
-
-def hint_services(binding: Binding) -> list[Service]:
-    """What hears and tells of waiting work in the background of a launch."""
-    telling = binding.hints.telling
-    if telling is None:
-        return []
-    listener = ListenerService(binding, telling)
-    return [listener] if binding.gateway.has_service_loop else [listener, TellingService(binding, telling)]

@@ -63,6 +63,7 @@ def counted(database: TestDatabase) -> Iterator[Counted]:
 
         warm_up()
         eventually(lambda: is_settled(dbos))
+        dbos._runtime.bound("test").hints.look_everywhere = None
         ours = Statements(dbos._runtime.bound("test").gateway.engine)
         # The committer's connection is made anew, so that it is listened to.
         dbos._runtime.bound("test").committer.close()
@@ -269,6 +270,7 @@ async def test_coroutines_cost_the_same(database: TestDatabase) -> None:
         await work(0)
         await eventually_async(lambda: is_settled(dbos))
         binding = dbos._runtime.bound("test")
+        binding.hints.look_everywhere = None
         await eventually_listened(dbos)
         ours = Statements(binding.gateway.engine)
         await work(0)
