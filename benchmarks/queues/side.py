@@ -66,8 +66,11 @@ class Talk:
         sys.stdin.read()
         facts = {"cpu": time.process_time() - self._cpu, "seconds": self._seconds}
         instants = {"begun": self.begun, "started": self.started, "ended": self.ended}
-        self._say(json.dumps({**facts, **{name: list(known.items()) for name, known in instants.items()}}))
-        os._exit(0)
+        try:
+            self._say(json.dumps({**facts, **{name: list(known.items()) for name, known in instants.items()}}))
+        finally:
+            # Nobody may have wanted the answer, and the main thread stays for ever.
+            os._exit(0)
 
     def _say(self, line: str) -> None:
         print(line, file=self._answers, flush=True)

@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy.engine import Connection, Engine
@@ -15,12 +16,18 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from dbos_orm._clock import steady_seconds
+
 NOW: Final = "now"
 """The name of the parameter that carries the current instant, where the database has no clock."""
 
 Parameters: TypeAlias = "Mapping[str, Any] | Sequence[Any]"
 
 _USES_BEFORE_PREPARING: Final = 3
+_SLOW_SECONDS: Final = 0.02
+"""Far beyond what a statement of ours takes, unless it waits for a lock or the disk."""
+_PLAN_SECONDS: Final = 1.0
+"""How long the plan of a statement that was slow is kept at least."""
 _PARAMETER: Final = re.compile(r"%\((\w+)\)s")
 LOST_STATEMENT: Final = {
     "26000",  # invalid_sql_statement_name: this server process has not prepared it
@@ -119,31 +126,49 @@ class PreparingConnection(DirectConnection):
     other drivers do by themselves. Behind a pooler that gives each transaction another server
     process the prepared statement is missing there. That is an error before anything was done: the
     statement is sent as text, and from then on nothing is prepared.
+
+    The server keeps the plan of a prepared statement until the table is analyzed. A plan that was made for a table
+    of a few rows reads all of it, for a minute or longer after it has grown: what is slow is prepared anew.
     """
 
-    __slots__ = ("_names", "_notice", "_uses")
+    __slots__ = ("_notice", "_prepared_as", "_uses")
 
     def __init__(self, engine: Engine, notice: PoolerNotice) -> None:
         super().__init__(engine)
         self._notice = notice
         self._uses: dict[Prepared, int] = {}
-        self._names: dict[Prepared, str] = {}
+        self._prepared_as: dict[Prepared, _PreparedAs] = {}
 
     def run(self, statement: Prepared, parameters: Parameters) -> list[Sequence[Any]]:
         if self._notice.is_given:
             return self.execute(statement.text, parameters)
         try:
-            call = self._names.get(statement) or self._prepared(statement)
-            if call is not None:
-                return self.execute(call, parameters)
+            known = self._known(statement) or self._prepared(statement)
+            if known is not None:
+                return self._execute_prepared(known, parameters)
         except DBAPIError as error:
             if getattr(error.orig, "pgcode", None) not in LOST_STATEMENT:
                 raise
             self._notice.is_given = True
         return self.execute(statement.text, parameters)
 
-    def _prepared(self, statement: Prepared) -> str | None:
-        """The call of a statement that is prepared now; None for one that may never come again."""
+    def _execute_prepared(self, known: _PreparedAs, parameters: Parameters) -> list[Sequence[Any]]:
+        began = steady_seconds()
+        rows = self.execute(known.call, parameters)
+        known.is_doubtful = steady_seconds() - began > _SLOW_SECONDS and began - known.since > _PLAN_SECONDS
+        return rows
+
+    def _known(self, statement: Prepared) -> _PreparedAs | None:
+        known = self._prepared_as.get(statement)
+        if known is None or not known.is_doubtful:
+            return known
+        # Here and not behind what was slow: an error must mean that nothing was done.
+        del self._prepared_as[statement]
+        self.execute(f"DEALLOCATE {known.name}")
+        return None
+
+    def _prepared(self, statement: Prepared) -> _PreparedAs | None:
+        """What a statement is prepared as now; None for one that may never come again."""
         uses = self._uses[statement] = self._uses.get(statement, 0) + 1
         if uses < _USES_BEFORE_PREPARING:
             return None
@@ -152,8 +177,19 @@ class PreparingConnection(DirectConnection):
         names = list(dict.fromkeys(_PARAMETER.findall(statement.text)))
         text = _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", statement.text)
         self.execute(f"PREPARE {name} AS {text.replace('%%', '%')}")
-        call = self._names[statement] = f"EXECUTE {name} ({', '.join(f'%({each})s' for each in names)})"
-        return call
+        call = f"EXECUTE {name} ({', '.join(f'%({each})s' for each in names)})"
+        known = self._prepared_as[statement] = _PreparedAs(name, call, steady_seconds())
+        return known
+
+
+@dataclass(slots=True)
+class _PreparedAs:
+    """The name of a prepared statement, the text that calls it, and since when there is a plan."""
+
+    name: str
+    call: str
+    since: float
+    is_doubtful: bool = False
 
 
 AnyConnection: TypeAlias = Connection | DirectConnection

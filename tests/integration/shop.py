@@ -182,7 +182,7 @@ class _Noting(logging.Handler):
         name, _, text = rest.partition(" ")
         if verb == "PREPARE":
             self._prepared[name] = text.removeprefix("AS ")
-        else:
+        elif verb != "DEALLOCATE":
             self._sent.append(self._prepared[name] if verb == "EXECUTE" else record.getMessage())
 
 
