@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime, tzinfo
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlalchemy.engine import Connection
 
@@ -95,11 +95,8 @@ class Prepared(NamedTuple):
     after: After
 
 
-class Started(NamedTuple):
-    """A run of a schedule, and whether it was started now."""
-
-    workflow_id: str
-    created: bool
+Started: TypeAlias = tuple[str, bool]
+"""The ID of a run of a schedule, and whether it was started now; plain, because a workflow records it."""
 
 
 def prepare(runtime: Runtime, definition: ScheduleDefinition) -> Prepared:
@@ -325,7 +322,7 @@ def _start(env: Environment, entries: Sequence[RunStart]) -> Flow[list[Started]]
     for entry in entries[:1]:
         if entry.queue is not None:
             yield from Announce(entry.queue, entry.name)
-    return [Started(entry.workflow_id, is_new) for entry, is_new in zip(entries, created, strict=True)]
+    return [(entry.workflow_id, is_new) for entry, is_new in zip(entries, created, strict=True)]
 
 
 def _found(env: Environment, name: str) -> Flow[StoredSchedule]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
-from sqlalchemy import CheckConstraint, false
+from sqlalchemy import CheckConstraint, ColumnElement, false, func
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
 from dbos_orm.models._base import Base
@@ -46,6 +47,19 @@ class Schedule(Base):
     last_fire_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=ServerInstant())
     updated_at: Mapped[datetime] = mapped_column(server_default=ServerInstant())
+
+    @hybrid_property
+    def is_due(self) -> bool:
+        """Whether its next slot has come, and its run has not been started yet; false of a paused one.
+
+        An object compares with the clock of its process, a statement with that of the database.
+        """
+        return not self.paused and self.next_fire_at is not None and self.next_fire_at <= datetime.now(UTC)
+
+    @is_due.inplace.expression
+    @classmethod
+    def _is_due(cls) -> ColumnElement[bool]:
+        return ~cls.paused & func.coalesce(cls.next_fire_at <= ServerInstant(), false())
 
     def __repr__(self) -> str:
         return f"<Schedule {self.name!r} of {self.application!r}>"
