@@ -82,11 +82,11 @@ class AnyDBOS(AnyOperations):
     def _dispose(self, resolved: ResolvedBind) -> None:
         resolved.engine.dispose()
 
-    def _launch(self, *, migrate: bool | None) -> None:
+    def _launch(self, *, migrate: bool | None, served: list[str] | None) -> None:
         assert self._resolved is not None
         may_migrate = self._resolved.is_default if migrate is None else migrate
         self._runtime.bound("launch()").databases.may_create = migrate is True
-        self._launched = _launching.launch(self._runtime, modules=self._modules, migrate=may_migrate)
+        self._launched = _launching.launch(self._runtime, modules=self._modules, migrate=may_migrate, served=served)
 
     def _launch_inline(self, *, migrate: bool | None) -> None:
         self._launched = _launching.launch_inline(self._runtime, modules=self._modules, migrate=bool(migrate))

@@ -20,18 +20,26 @@ from dbos_orm._drivers.binding import Binding
 from dbos_orm._drivers.inline import InlineAsyncDriver, InlineBinding, InlineSyncDriver
 from dbos_orm._identifiers import executor_id
 from dbos_orm._runtime import Runtime
+from dbos_orm._services.dispatch import Dispatch
+from dbos_orm._services.dispatcher import DispatcherService
 from dbos_orm._services.hints import hint_services
 from dbos_orm._services.inline import InlineWork
+from dbos_orm._services.intake import Intake
 from dbos_orm._services.leases import LeaseObserver, LeaseService, new_executor_id
 from dbos_orm._services.recovery import Recovery
 from dbos_orm._services.scheduler import CronService, declare_schedules
 from dbos_orm._services.service import Service
 from dbos_orm._services.tick import TickService
-from dbos_orm._store import executors, ownership
-from dbos_orm._store.entries import INTERNAL_QUEUE
+from dbos_orm._store import executors, ownership, queues
 from dbos_orm._store.revision import require_current_schema, schema_revision
 from dbos_orm.config import seconds
-from dbos_orm.errors import ConfigurationError, DatabaseUnavailableError, OwnershipLost, SchemaVersionError
+from dbos_orm.errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    OwnershipLost,
+    QueueNotFoundError,
+    SchemaVersionError,
+)
 
 _FIRST_PAUSE_SECONDS: Final = 0.2
 _LONGEST_PAUSE_SECONDS: Final = 2.0
@@ -43,11 +51,12 @@ class Launched:
 
     launch: Launch
     services: Sequence[Service]
+    leases: LeaseService | None = None
     hints: Sequence[Service] = ()
     inline: InlineWork | None = None
 
 
-def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool) -> Launched:
+def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool, served: Sequence[str] | None = None) -> Launched:
     """Begin to execute workflows, on a database that was reached and probed.
 
     Raises:
@@ -58,13 +67,16 @@ def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool) -> Launch
     for module in modules:
         importlib.import_module(module)
     _require_schema(binding, migrate=migrate)
+    _declare_queues(binding, served)
     name = new_executor_id(env.config)
     started = Launch(name, lease_ends=steady_seconds() + seconds(env.config.lease), owner=runtime)
     leases = LeaseService(binding, started)
     leases.register()
     try:
-        recovery = Recovery(binding, started, LeaseObserver(leases))
-        tick = TickService(binding, started, recovery)
+        intake = Intake(binding, started)
+        recovery = Recovery(binding, intake, LeaseObserver(leases))
+        dispatcher = DispatcherService(binding, started, intake, Dispatch(binding, intake, served))
+        tick = TickService(binding, started, recovery, intake, dispatcher)
         recovery.expire_dead(tick.look())  # now, so that their workflows count as interrupted in the report
         _report(binding, started)
         declare_schedules(binding)
@@ -72,19 +84,15 @@ def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool) -> Launch
         _leave(binding, started)
         raise
     runtime.launch = started
-    binding.hints.dispatcher = partial(_look_for_work, tick)
-    binding.hints.look_everywhere = tick.wake
+    binding.runs.ended = dispatcher.has_ended
+    binding.hints.dispatcher = dispatcher.look_for
+    binding.hints.look_everywhere = dispatcher.look_everywhere
     hints = hint_services(binding)
     cron = CronService(binding)
     runtime.look_for_slots = cron.wake
-    for service in (leases, tick, *hints, cron):
+    for service in (leases, tick, dispatcher, *hints, cron):
         service.start()
-    return Launched(started, (cron, tick, leases), hints)
-
-
-def _look_for_work(tick: TickService, queue: str, name: str, is_expected: bool) -> bool:
-    tick.look_for_work(is_expected)
-    return queue == INTERNAL_QUEUE
+    return Launched(started, (cron, dispatcher, tick), leases, hints)
 
 
 def launch_inline(runtime: Runtime, *, modules: Iterable[str], migrate: bool) -> Launched:
@@ -95,6 +103,7 @@ def launch_inline(runtime: Runtime, *, modules: Iterable[str], migrate: bool) ->
         importlib.import_module(module)
     _require_savepoints(binding)
     _require_schema(binding, migrate=migrate)
+    _declare_queues(binding, None)
     started = Launch(executor_id(), lease_ends=math.inf, owner=runtime, is_inline=True)
     declare_schedules(binding)
     work = InlineWork(binding, started)
@@ -130,14 +139,14 @@ def shutdown(runtime: Runtime, launched: Launched, timeout: float) -> None:
         launched.launch.is_over = True
         return
     binding = runtime.bound("shutdown()")
-    cron, tick, leases = launched.services
+    assert launched.leases is not None
     runtime.look_for_slots = None
     binding.hints.dispatcher = binding.hints.look_everywhere = None
     for service in launched.hints:
         service.stop()
     try:
-        cron.stop()
-        tick.stop()
+        for service in launched.services:
+            service.stop()
         binding.runs.wait_until_none(timeout)
     finally:
         # From here on nobody waits for an outcome of ours: callers learn that the launch is over.
@@ -145,7 +154,7 @@ def shutdown(runtime: Runtime, launched: Launched, timeout: float) -> None:
         try:
             _hand_over_all(binding)
         finally:
-            leases.stop()
+            launched.leases.stop()
             _leave(binding, launched.launch)
 
 
@@ -215,6 +224,23 @@ def probe(binding: Binding) -> None:
 
 def _ping(connection: Connection) -> None:
     connection.exec_driver_sql("SELECT 1")
+
+
+def _declare_queues(binding: Binding, served: Sequence[str] | None) -> None:
+    """Fill in the rows of queues, and say where they differ from the code.
+
+    Raises:
+        QueueNotFoundError: this launch is to serve a queue that nobody has declared.
+    """
+    env = binding.environment
+    declare = partial(queues.declare, dialect=env.dialect, application=env.application, settings=env.registry.queues)
+    for difference in binding.gateway.change(declare):
+        logger.info("queue %r: %s", difference.queue, difference)
+    if served is not None:
+        known = binding.gateway.read(partial(queues.names, application=env.application))
+        for name in served:
+            if name not in known:
+                raise QueueNotFoundError(name, known)
 
 
 def _require_schema(binding: Binding, *, migrate: bool) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from dbos_orm.config import Duration, is_storable, require_count, seconds
 from dbos_orm.errors import ConfigurationError
@@ -30,6 +31,14 @@ class Debounce(NamedTuple):
     key: str
     period: Duration
     max_wait: Duration | None = None
+
+
+class NamedQueue(Protocol):
+    """Anything that stands for a queue, as what ``dbos.queue`` gives does."""
+
+    @property
+    def name(self) -> str:
+        """The name of the queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,22 @@ def require_queue_name(name: object) -> None:
         raise ConfigurationError("queue", name, f"a text of 1 to {_LONGEST_NAME} characters", "name it for its work")
     if name.startswith(_RESERVED):
         raise ConfigurationError("queue", name, f"a name that does not begin with {_RESERVED!r}", "choose another one")
+
+
+def queue_names(queues: Sequence[NamedQueue | str] | None) -> list[str] | None:
+    """The names of these queues; None for all there are.
+
+    Raises:
+        ConfigurationError: it is no list of queues.
+    """
+    if queues is None:
+        return None
+    if isinstance(queues, str) or not isinstance(queues, Sequence):
+        raise ConfigurationError("queues", queues, "a list of queues or their names", "leave it out for all queues")
+    names = [queue if isinstance(queue, str) else queue.name for queue in queues]
+    for name in names:
+        require_queue_name(name)
+    return names
 
 
 def require_limits(concurrency: int | None, worker_concurrency: int | None) -> None:

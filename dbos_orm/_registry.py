@@ -226,6 +226,10 @@ class Registry:
             raise InstanceNotRegisteredError(name, class_name, names)
         return instance.workflows[name]
 
+    def has_workflow(self, name: str) -> bool:
+        """Whether this process has a workflow of that name."""
+        return name in self._workflows or name in self._started_steps
+
     @property
     def has_plain_workflows(self) -> bool:
         """Whether any workflow is no coroutine."""

@@ -11,6 +11,7 @@ from typing import Any, Self
 from dbos_orm import _launching
 from dbos_orm._application import AnyDBOS
 from dbos_orm._binds import SyncBind, resolve_sync
+from dbos_orm._queue_settings import NamedQueue, queue_names
 from dbos_orm._sync_operations import SyncOperations
 from dbos_orm.config import Config, Duration, seconds
 
@@ -57,9 +58,17 @@ class DBOS(SyncOperations, AnyDBOS):
         self._runtime.bind_given = lambda: self.bind(bind)
         return self
 
-    def launch(self, bind: SyncBind | None = None, *, migrate: bool | None = None, inline: bool = False) -> Self:
+    def launch(
+        self,
+        bind: SyncBind | None = None,
+        *,
+        queues: Sequence[NamedQueue | str] | None = None,
+        migrate: bool | None = None,
+        inline: bool = False,
+    ) -> Self:
         """Execute workflows in this process, beginning with those that dead processes left.
 
+        ``queues``: take work only from these, by default from all; what was started without a queue is always taken.
         ``migrate``: bring the tables to this version's schema first; by default only the SQLite file that is
         used when nothing is given is migrated, and elsewhere ``dbos-orm migrate`` is yours to run. ``inline``: on a
         Connection, for tests that roll back: no thread, nothing is committed, and what is started runs in ``drain``.
@@ -68,8 +77,10 @@ class DBOS(SyncOperations, AnyDBOS):
             ConfigurationError: it is launched already, or the engine's settings would break the guarantees.
             DatabaseUnavailableError: the database did not answer within ``Config.launch_timeout``.
             SchemaVersionError: the tables are missing, older or newer.
+            QueueNotFoundError: ``queues`` names one that neither code nor the database has.
         """
         self._refuse_second_launch()
+        served = queue_names(queues)
         if bind is not None:
             self.bind(bind)
         elif self._runtime.binding is None:
@@ -82,7 +93,7 @@ class DBOS(SyncOperations, AnyDBOS):
                 return self
             _launching.reach(binding)
             _launching.probe(binding)
-            self._launch(migrate=migrate)
+            self._launch(migrate=migrate, served=served)
         except BaseException:
             self._unbind()
             raise

@@ -18,6 +18,7 @@ from dbos_orm import _launching
 from dbos_orm._application import AnyDBOS
 from dbos_orm._async_operations import AsyncOperations
 from dbos_orm._binds import AsyncBind, ResolvedBind, resolve_async
+from dbos_orm._queue_settings import NamedQueue, queue_names
 from dbos_orm._scopes import typed_as
 from dbos_orm._sync_view import SyncView
 from dbos_orm.config import Config, Duration, seconds
@@ -65,13 +66,20 @@ class AsyncDBOS(AsyncOperations, AnyDBOS):
         self._runtime.bind_given = lambda: self.bind(bind)
         return self
 
-    def launch(self, bind: AsyncBind | None = None, *, migrate: bool | None = None, inline: bool = False) -> _Launching:
+    def launch(
+        self,
+        bind: AsyncBind | None = None,
+        *,
+        queues: Sequence[NamedQueue | str] | None = None,
+        migrate: bool | None = None,
+        inline: bool = False,
+    ) -> _Launching:
         """Execute workflows on the running event loop; ``await`` it, or enter it with ``async with``.
 
         Takes and raises what ``DBOS.launch`` does.
         """
         self._refuse_second_launch()
-        return _Launching(self, bind, migrate, inline)
+        return _Launching(self, bind, queue_names(queues), migrate, inline)
 
     async def drain(self, timeout: Duration | None = None) -> int:
         """Of an inline launch: run here what is ready; takes and raises what ``DBOS.drain`` does."""
@@ -94,7 +102,9 @@ class AsyncDBOS(AsyncOperations, AnyDBOS):
         # Who is cancelled does not want to wait for workflows: others, or the next launch, continue them.
         await asyncio.shield(self.shutdown(0 if kind is not None and not issubclass(kind, Exception) else 30))
 
-    async def launch_here(self, bind: AsyncBind | None, migrate: bool | None, inline: bool) -> None:
+    async def launch_here(
+        self, bind: AsyncBind | None, served: list[str] | None, migrate: bool | None, inline: bool
+    ) -> None:
         """What ``launch`` does when it is awaited."""
         loop = asyncio.get_running_loop()
         if bind is not None:
@@ -111,7 +121,7 @@ class AsyncDBOS(AsyncOperations, AnyDBOS):
                 return
             await _in_own_thread(lambda: _launching.reach(binding))
             await greenlet_spawn(_launching.probe, binding)
-            await _in_own_thread(lambda: self._launch(migrate=migrate))
+            await _in_own_thread(lambda: self._launch(migrate=migrate, served=served))
         except BaseException:
             # Also where the launch went through after its caller had been cancelled.
             await _in_own_thread(lambda: self.shut_down(0))
@@ -156,9 +166,17 @@ async def _close_ours(resolved: ResolvedBind | None) -> None:
 class _Launching:
     """A launch, to be awaited or entered."""
 
-    def __init__(self, application: AsyncDBOS, bind: AsyncBind | None, migrate: bool | None, inline: bool) -> None:
+    def __init__(
+        self,
+        application: AsyncDBOS,
+        bind: AsyncBind | None,
+        served: list[str] | None,
+        migrate: bool | None,
+        inline: bool,
+    ) -> None:
         self._application = application
         self._bind = bind
+        self._served = served
         self._migrate = migrate
         self._inline = inline
 
@@ -174,5 +192,5 @@ class _Launching:
         await self._application.__aexit__(kind, error, trace)
 
     async def _start(self) -> AsyncDBOS:
-        await self._application.launch_here(self._bind, self._migrate, self._inline)
+        await self._application.launch_here(self._bind, self._served, self._migrate, self._inline)
         return self._application

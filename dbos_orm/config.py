@@ -19,8 +19,9 @@ Duration = timedelta | float
 
 _POSITIVE_DURATIONS: Final = (
     "lease", "heartbeat", "tick", "suspend_threshold", "lock_timeout", "launch_timeout", "sqlite_busy_timeout",
+    "retry_unreadable",
 )  # fmt: skip
-_POSITIVE_COUNTS: Final = ("pool_size", "worker_threads", "transaction_attempts", "batch_size")
+_POSITIVE_COUNTS: Final = ("pool_size", "worker_threads", "async_workflows", "transaction_attempts", "batch_size")
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 _LONGEST_SECONDS: Final = 100 * 366 * 86_400
 """What is longer was not meant, and beyond some point neither dates nor databases can add it."""
@@ -88,6 +89,10 @@ class Config:
     """Connections of the library's own pool, beside one for heartbeats."""
     worker_threads: int = 64
     """Workflows started in the background that run at the same time; a direct call never waits for a slot."""
+    async_workflows: int = 1000
+    """Asynchronous workflows that one process takes from the database to run them at the same time."""
+    retry_unreadable: Duration = 60
+    """How long a workflow whose row this process cannot read is put aside before somebody tries it again."""
     transaction_attempts: int = 10
     """How often a transactional step is tried when the database reports a conflict."""
     batch_size: int = 500

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
@@ -118,6 +118,21 @@ class Dialect(abc.ABC):
     @abc.abstractmethod
     def lock_bound(self) -> ColumnElement[bool]:
         """A condition that is true, and does for the rest of its transaction what ``bound_locks`` does."""
+
+    @abc.abstractmethod
+    def relaxed_commit(self) -> ColumnElement[bool]:
+        """A condition that is true, and has its transaction commit without waiting for the disk where that is known.
+
+        For what may be lost with the server: nobody was told of it.
+        """
+
+    @abc.abstractmethod
+    def is_one_of(self, value: ColumnElement[Any], found: Select[Any]) -> ColumnElement[bool]:
+        """Whether ``value`` is among the few that a SELECT finds; each of them is looked up, whatever is expected."""
+
+    @abc.abstractmethod
+    def json_rows(self, columns: Sequence[SQLColumnExpression[Any]]) -> ColumnElement[str]:
+        """All rows as one JSON text: an array of arrays, null if there is none."""
 
     @abc.abstractmethod
     def bound_locks(self, connection: Connection) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 
@@ -14,6 +14,7 @@ from sqlalchemy import (
     Double,
     FromClause,
     Interval,
+    Select,
     SQLColumnExpression,
     Table,
     Text,
@@ -116,6 +117,19 @@ class PostgreSQLDialect(Dialect):
     def lock_bound(self) -> ColumnElement[bool]:
         # In the statement itself, because SET in front of it would be a round trip, or a transaction, more.
         return literal_column(f"set_config('lock_timeout', '{self._lock_milliseconds}ms', true) IS NOT NULL", Boolean)
+
+    def relaxed_commit(self) -> ColumnElement[bool]:
+        if self.is_guest:
+            return literal_column("true", Boolean)
+        return literal_column("set_config('synchronous_commit', 'off', true) IS NOT NULL", Boolean)
+
+    def is_one_of(self, value: ColumnElement[Any], found: Select[Any]) -> ColumnElement[bool]:
+        # The planner takes an array for ten values. Of a subquery whose limit is a parameter it expects a tenth of the
+        # table, and would read the whole status table to join them.
+        return value == func.any(func.array(found.scalar_subquery()))
+
+    def json_rows(self, columns: Sequence[SQLColumnExpression[Any]]) -> ColumnElement[str]:
+        return cast(func.json_agg(func.json_build_array(*columns)), Text)
 
     def bound_locks(self, connection: Connection) -> None:
         if not self.is_guest:

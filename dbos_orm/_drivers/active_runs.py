@@ -18,7 +18,9 @@ class ActiveRuns:
         self.dropped: deque[Run] = deque()
         """Runs that ended here for doubts about ownership: perhaps still ours, then to be handed over."""
         self.unreadable: deque[Run] = deque()
-        """Runs with a row that this process cannot read: they are kept as they are, and not counted against."""
+        """Runs with a row that this process cannot read: they are to be held, for whoever can."""
+        self.ended: Callable[[Run], None] | None = None
+        """Called with each run that has ended here, whatever became of it."""
         self._changed = threading.Condition()
         self._runs: dict[str, Run] = {}
         self._waiting: dict[str, set[Callable[[], None]]] = {}
@@ -27,6 +29,11 @@ class ActiveRuns:
         """Note that a run has ended here without an outcome; it is handed over if it is still ours."""
         run.end_with(OwnershipLost(run.workflow_id))
         self.dropped.append(run)
+
+    def put_aside(self, run: Run) -> None:
+        """Note that a row cannot be read here; ``failure`` of the run says why."""
+        run.end_with(OwnershipLost(run.workflow_id))
+        self.unreadable.append(run)
 
     def begin(self, run: Run) -> None:
         """Add a run that this process executes, or is going to."""
@@ -47,6 +54,8 @@ class ActiveRuns:
             self._changed.notify_all()
         for wake in waiting:
             wake()
+        if self.ended is not None:
+            self.ended(run)
 
     def get(self, workflow_id: str) -> Run | None:
         """The run of a workflow, if it is executed here."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import async_scoped_session
@@ -31,9 +31,6 @@ from dbos_orm._registry import RegisteredWorkflow, Registry
 from dbos_orm._surroundings import NOTHING, Surroundings
 from dbos_orm.config import Config
 from dbos_orm.serialization import Codec
-
-_ASYNC_RUNS: Final = 1000
-"""Coroutines that one process takes from the database at the same time: each is memory, none is a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +74,18 @@ class Binding:
         """How many more workflows this process may take from the database now."""
         if self.async_driver is None:
             return self.threads.free
-        room = max(0, _ASYNC_RUNS - len(self.runs)) if self.async_driver.can_spawn else 0
+        room = max(0, self.environment.config.async_workflows - len(self.runs)) if self.async_driver.can_spawn else 0
         # With no thread free only coroutines are claimed (``takes``), and those have room.
         return min(room, self.threads.free or room) if self.environment.registry.has_plain_workflows else room
+
+    @property
+    def capacity(self) -> int:
+        """How many workflows this process runs at the same time, of those that it takes from the database."""
+        limit = self.environment.config.worker_threads
+        if self.async_driver is None:
+            return limit
+        room = self.environment.config.async_workflows
+        return min(room, limit) if self.environment.registry.has_plain_workflows else room
 
     def takes(self, workflow: RegisteredWorkflow) -> bool:
         """Whether there is a place for this kind of workflow: a coroutine needs no thread."""

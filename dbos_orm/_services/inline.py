@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
 
 from dbos_orm._clock import steady_seconds
@@ -11,7 +12,10 @@ from dbos_orm._drivers.report import report
 from dbos_orm._drivers.service_loop import CoroutineGateway
 from dbos_orm._flows.effects import Execute, Outcome
 from dbos_orm._outcomes import Raised
-from dbos_orm._services.recovery import Recovery
+from dbos_orm._services.dispatch import Dispatch
+from dbos_orm._services.intake import Intake
+from dbos_orm._store.delays import promote_due
+from dbos_orm._store.overview import observe
 
 
 class InlineWork:
@@ -19,7 +23,10 @@ class InlineWork:
 
     def __init__(self, binding: InlineBinding, launch: Launch) -> None:
         self._binding = binding
-        self._claims = Recovery(binding, launch)
+        self._intake = Intake(binding, launch)
+        self._dispatch = Dispatch(binding, self._intake)
+        self._executor_id = launch.executor_id
+        binding.runs.ended = self._has_ended
         self._ran = 0
 
     def drain(self, seconds: float = inf) -> int:
@@ -52,9 +59,23 @@ class InlineWork:
     def _has_claimed(self) -> bool:
         # A claim that can not be run here is none; there may be more behind it.
         while not self._binding.ready:
-            if not self._claims.claim():
+            self._look()
+            claimed, _ = self._dispatch.claim()
+            self._intake.hold_unreadable()
+            if not claimed:
                 return False
         return True
+
+    def _look(self) -> None:
+        gateway, dialect = self._binding.gateway, self._binding.dialect
+        application, asked_at = self._binding.environment.application, steady_seconds()
+        gateway.transaction(partial(promote_due, dialect=dialect, application=application))
+        verb = partial(observe, dialect=dialect, application=application, executor_id=self._executor_id)
+        self._dispatch.hurry()
+        self._dispatch.see(gateway.read(verb), asked_at)
+
+    def _has_ended(self, run: Run) -> None:
+        self._intake.slots.release(run)
 
 
 def _end(run: Run, outcome: Outcome) -> None:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
-from typing import Final
 
 from dbos_orm._clock import steady_seconds
 from dbos_orm._context import Launch, Run
 from dbos_orm._drivers.binding import Binding
+from dbos_orm._services.dispatcher import DispatcherService
+from dbos_orm._services.intake import Intake
 from dbos_orm._services.recovery import Recovery
 from dbos_orm._services.service import Service
 from dbos_orm._states import WorkflowState
-from dbos_orm._store import executors, ownership
-from dbos_orm._store.executors import Overview
+from dbos_orm._store import ownership
+from dbos_orm._store.overview import Overview, observe
 from dbos_orm.config import seconds
 from dbos_orm.errors import OwnershipLost, WorkflowCancelled, WorkflowTimeoutError
 
 _BATCH = 500
-_EXPECTING_SECONDS: Final = (0.002, 0.01, 0.05, 0.25)
-"""When to look again for what is being committed; whoever commits later is found by the tick."""
 
 
 class TickService(Service):
@@ -29,36 +27,37 @@ class TickService(Service):
     gives recovery its overview. Deadlines wake it when they are due.
     """
 
-    def __init__(self, binding: Binding, launch: Launch, recovery: Recovery) -> None:
+    def __init__(
+        self, binding: Binding, launch: Launch, recovery: Recovery, intake: Intake, dispatcher: DispatcherService
+    ) -> None:
         super().__init__(f"dbos-{binding.environment.application}-tick")
         self._binding = binding
         self._launch = launch
         self._recovery = recovery
+        self._intake = intake
+        self._dispatcher = dispatcher
         self._recorded_timeouts: set[tuple[str, str]] = set()
         self._interval = seconds(binding.environment.config.tick)
-        self._expected: Iterator[float] = iter(())
 
     def run_once(self) -> float:
         """Look around once."""
         self._expire_deadlines()
         self._end_stopped_runs()
         self._hand_over_dropped()
-        self._uncount_unreadable()
-        if self._recovery.run_once(self.look()):
+        self._intake.hold_unreadable()
+        asked_at = steady_seconds()
+        overview = self.look()
+        self._dispatcher.see(overview, asked_at)
+        if self._recovery.run_once(overview):
             return 0.0
         return self._next()
-
-    def look_for_work(self, is_expected: bool) -> None:
-        """Look around now; and, if work is expected and may not be there yet, a few times more in the next moments."""
-        if is_expected:
-            self._expected = iter(_EXPECTING_SECONDS)
-        self.wake()
 
     def look(self) -> Overview:
         """Ask what there is to know about the other processes and the work for this one."""
         return self._binding.gateway.read(
             partial(
-                executors.observe,
+                observe,
+                dialect=self._binding.dialect,
                 application=self._binding.environment.application,
                 executor_id=self._launch.executor_id,
             )
@@ -101,14 +100,6 @@ class TickService(Service):
                 else:
                     run.end_with(OwnershipLost(workflow_id))
 
-    def _uncount_unreadable(self) -> None:
-        unreadable = self._binding.runs.unreadable
-        while unreadable:
-            run = unreadable[0]
-            verb = partial(ownership.uncount, workflow_id=run.workflow_id, owner_token=run.owner_token)
-            self._binding.gateway.change(verb)
-            unreadable.popleft()
-
     def _hand_over_dropped(self) -> None:
         """A run that ended here because its ownership was in doubt: if it is ours after all, anybody may have it."""
         dropped = self._binding.runs.dropped
@@ -121,4 +112,4 @@ class TickService(Service):
     def _next(self) -> float:
         now = steady_seconds()
         due = [run.expires - now for run in self._binding.runs.all() if run.expires is not None and run.stop is None]
-        return max(0.0, min([self._interval, *due, next(self._expected, self._interval)]))
+        return max(0.0, min([self._interval, *due]))

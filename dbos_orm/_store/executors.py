@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Select, Text, bindparam, delete, exists, literal_column, select, update
+from sqlalchemy import delete, exists, update
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import aliased
 
 from dbos_orm._dialects import Dialect
 from dbos_orm._states import WorkflowState
-from dbos_orm._store.entries import INTERNAL_QUEUE
 from dbos_orm.models import Executor, WorkflowStatus
 
 
@@ -70,54 +68,6 @@ def renew(connection: Connection, dialect: Dialect, executor_id: str) -> bool:
         .values(heartbeat=Executor.heartbeat + 1, renewed_at=dialect.now())
     )
     return connection.execute(statement).rowcount == 1
-
-
-class Overview(NamedTuple):
-    """What a process needs to know about the rest of its application, from one statement.
-
-    ``is_waiting``: some workflow waits in the internal queue. ``is_abandoned``: some run belongs to an
-    executor that is dead or gone.
-    """
-
-    others: list[ObservedExecutor]
-    is_waiting: bool
-    is_abandoned: bool
-
-
-def observe(connection: Connection, application: str, executor_id: str) -> Overview:
-    """Every living executor of the application, and whether there is work for one."""
-    rows = connection.execute(_OVERVIEW, {"application": application}).all()
-    executors = [ObservedExecutor(*row[2:]) for row in rows if row.executor_id is not None]
-    others = [executor for executor in executors if executor.executor_id != executor_id]
-    return Overview(others, bool(rows[0].is_waiting), bool(rows[0].is_abandoned))
-
-
-def _overview() -> Select[Any]:
-    application = bindparam("application", type_=Text())
-    living = aliased(Executor)
-    waiting = exists().where(
-        WorkflowStatus.application == application,
-        WorkflowStatus.queue == INTERNAL_QUEUE,
-        WorkflowStatus.status == literal_column("'ENQUEUED'"),
-    )
-    abandoned = exists().where(
-        WorkflowStatus.application == application,
-        WorkflowStatus.status == literal_column("'PENDING'"),
-        WorkflowStatus.executor_id.is_not(None),
-        ~exists().where(living.executor_id == WorkflowStatus.executor_id, living.expired_at.is_(None)),
-    )
-    columns = [getattr(Executor, name) for name in ObservedExecutor._fields]
-    # The outer join gives one row even where no executor is alive, not even this one.
-    facts = select(waiting.label("is_waiting"), abandoned.label("is_abandoned")).subquery()
-    return (
-        select(facts.c.is_waiting, facts.c.is_abandoned, *columns)
-        .select_from(facts)
-        .outerjoin(Executor, (Executor.application == application) & Executor.expired_at.is_(None))
-    )
-
-
-_OVERVIEW: Final = _overview()
-"""Built once: that takes twenty times as long as executing it, and every process asks it every second."""
 
 
 def expire(connection: Connection, dialect: Dialect, executor_id: str, *, heartbeat: int) -> bool:

@@ -8,8 +8,7 @@ owner recorded. So no write of a former owner can appear behind a decision that 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, exists, func, literal, null, or_, select, update
 from sqlalchemy.engine import Connection
@@ -17,91 +16,11 @@ from sqlalchemy.engine import Connection
 from dbos_orm._dialects import Dialect
 from dbos_orm._registry import Runnable
 from dbos_orm._states import LIVE_STATES, WorkflowState
+from dbos_orm._store.claim_statement import claimed_columns
+from dbos_orm._store.claiming import Claimant, ClaimedRun, claimed_run
 from dbos_orm._store.entries import INTERNAL_QUEUE
 from dbos_orm._store.runnable import can_be_stamped, is_runnable
-from dbos_orm.models import Executor, StepAttempt, StepOutput, WorkflowStatus
-
-
-class Claimant(NamedTuple):
-    """Who claims: a process, the token of this claim, and what it can run."""
-
-    application: str
-    executor_id: str
-    owner_token: str
-    runnable: Sequence[Runnable]
-
-
-class ClaimedRun(NamedTuple):
-    """A workflow that the claimant owns now, with all that is needed to run it.
-
-    ``remaining``: seconds to the deadline. ``has_history`` is false if nothing can have been recorded, and
-    ``was_begun`` is false if nobody can have run it before.
-    """
-
-    workflow_id: str
-    name: str
-    class_name: str | None
-    config_name: str | None
-    input: str | None
-    serializer: str
-    parent_id: str | None
-    deadline: datetime | None
-    remaining: float | None
-    recovery_attempts: int
-    generation: str
-    has_history: bool
-    was_begun: bool
-
-
-def claim_enqueued(
-    connection: Connection, dialect: Dialect, claimant: Claimant, queue: str, *, limit: int
-) -> list[ClaimedRun]:
-    """Hand up to ``limit`` workflows that wait in ``queue`` to the claimant, lowest priority number first.
-
-    Two claimants never receive the same workflow. The version is stamped here, unless it was pinned or
-    stamped before. Fewer may come back while others are locked.
-    """
-    if not claimant.runnable or limit < 1:
-        return []
-    picked = (
-        select(WorkflowStatus.workflow_id)
-        .where(
-            WorkflowStatus.status == WorkflowState.ENQUEUED,
-            WorkflowStatus.application == claimant.application,
-            WorkflowStatus.queue == queue,
-            or_(can_be_stamped(claimant.runnable), is_runnable(claimant.runnable)),
-        )
-        .order_by(WorkflowStatus.priority, WorkflowStatus.sequence)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    now = dialect.now()
-    first_deadline = case(
-        (WorkflowStatus.started_at.is_not(None) | WorkflowStatus.timeout.is_(None), WorkflowStatus.deadline),
-        (
-            WorkflowStatus.deadline.is_(None)
-            | (dialect.plus_microseconds(now, WorkflowStatus.timeout) < WorkflowStatus.deadline),
-            dialect.plus_microseconds(now, WorkflowStatus.timeout),
-        ),
-        else_=WorkflowStatus.deadline,
-    )
-    statement = (
-        update(WorkflowStatus)
-        .where(WorkflowStatus.workflow_id.in_(picked))
-        .values(
-            status=WorkflowState.PENDING,
-            executor_id=claimant.executor_id,
-            owner_token=claimant.owner_token,
-            version=func.coalesce(
-                WorkflowStatus.version,
-                case({one.name: one.version for one in claimant.runnable}, value=WorkflowStatus.name, else_=null()),
-            ),
-            started_at=func.coalesce(WorkflowStatus.started_at, now),
-            deadline=first_deadline,
-            updated_at=now,
-        )
-    )
-    return _claimed(connection, dialect, statement)
+from dbos_orm.models import Executor, StepOutput, WorkflowStatus
 
 
 def claim_abandoned(connection: Connection, dialect: Dialect, claimant: Claimant, *, limit: int) -> list[ClaimedRun]:
@@ -129,7 +48,7 @@ def claim_abandoned(connection: Connection, dialect: Dialect, claimant: Claimant
 def find_claimed(connection: Connection, dialect: Dialect, claimant: Claimant) -> list[ClaimedRun]:
     """What the claimant owns by this claim: for when the answer to its commit was lost."""
     rows = connection.execute(
-        select(*_claimed_columns(dialect))
+        select(*claimed_columns(dialect))
         .where(
             WorkflowStatus.status == WorkflowState.PENDING,
             WorkflowStatus.executor_id == claimant.executor_id,
@@ -137,25 +56,28 @@ def find_claimed(connection: Connection, dialect: Dialect, claimant: Claimant) -
         )
         .order_by(WorkflowStatus.sequence)
     ).all()
-    return [ClaimedRun(*row[:-1]) for row in rows]
+    return [claimed_run(row) for row in rows]
 
 
-def requeue_abandoned(connection: Connection, dialect: Dialect, claimant: Claimant) -> int:
-    """Put runs of dead executors that came from a queue back to their place in it; give how many."""
+def requeue_abandoned(connection: Connection, dialect: Dialect, claimant: Claimant) -> set[tuple[str, str]]:
+    """Put runs of dead executors that came from a queue back to their place in it; give each (queue, name)."""
     picked = _lock_abandoned(connection, claimant, is_queued=True, limit=1000)
-    if picked:
-        connection.execute(
-            update(WorkflowStatus)
-            .where(WorkflowStatus.workflow_id.in_(picked))
-            .values(
-                status=WorkflowState.ENQUEUED,
-                executor_id=null(),
-                recovery_attempts=_next_attempt(),
-                owner_token=null(),
-                updated_at=dialect.now(),
-            )
+    if not picked:
+        return set()
+    rows = connection.execute(
+        update(WorkflowStatus)
+        .where(WorkflowStatus.workflow_id.in_(picked))
+        .values(
+            status=WorkflowState.ENQUEUED,
+            executor_id=null(),
+            recovery_attempts=_next_attempt(),
+            owner_token=null(),
+            updated_at=dialect.now(),
         )
-    return len(picked)
+        .returning(WorkflowStatus.queue, WorkflowStatus.name)
+        .execution_options(synchronize_session=False)
+    )
+    return {(row.queue or INTERNAL_QUEUE, row.name) for row in rows}
 
 
 def give_up(connection: Connection, dialect: Dialect, workflow_id: str, owner_token: str, error: str) -> None:
@@ -169,20 +91,6 @@ def give_up(connection: Connection, dialect: Dialect, workflow_id: str, owner_to
             completed_at=dialect.now(),
             updated_at=dialect.now(),
         )
-    )
-
-
-def uncount(connection: Connection, workflow_id: str, owner_token: str) -> None:
-    """Take back the recovery attempt of a take-over by a process that cannot read the run, and so never ran it."""
-    connection.execute(
-        update(WorkflowStatus)
-        .where(
-            WorkflowStatus.workflow_id == workflow_id,
-            WorkflowStatus.owner_token == owner_token,
-            WorkflowStatus.recovery_attempts > 0,
-        )
-        .values(recovery_attempts=WorkflowStatus.recovery_attempts - 1)
-        .execution_options(synchronize_session=False)
     )
 
 
@@ -348,30 +256,6 @@ def _next_attempt() -> ColumnElement[int]:
 
 def _claimed(connection: Connection, dialect: Dialect, statement: Any) -> list[ClaimedRun]:
     rows = connection.execute(
-        statement.returning(*_claimed_columns(dialect)).execution_options(synchronize_session=False)
+        statement.returning(*claimed_columns(dialect)).execution_options(synchronize_session=False)
     ).all()
-    return [ClaimedRun(*row[:-1]) for row in sorted(rows, key=lambda row: row.sequence)]
-
-
-def _claimed_columns(dialect: Dialect) -> list[Any]:
-    has_history = or_(
-        exists().where(StepOutput.workflow_id == WorkflowStatus.workflow_id),
-        exists().where(StepAttempt.workflow_id == WorkflowStatus.workflow_id),
-    )
-    return [
-        WorkflowStatus.workflow_id,
-        WorkflowStatus.name,
-        WorkflowStatus.class_name,
-        WorkflowStatus.config_name,
-        WorkflowStatus.input,
-        WorkflowStatus.serializer,
-        WorkflowStatus.parent_id,
-        WorkflowStatus.deadline,
-        dialect.seconds_until(WorkflowStatus.deadline),
-        WorkflowStatus.recovery_attempts,
-        WorkflowStatus.generation,
-        has_history,
-        # Who hands a run over without counting it puts it into the queue again.
-        or_(WorkflowStatus.recovery_attempts > 0, WorkflowStatus.enqueued_at > WorkflowStatus.started_at),
-        WorkflowStatus.sequence,
-    ]
+    return [claimed_run(row) for row in sorted(rows, key=lambda row: row.sequence)]

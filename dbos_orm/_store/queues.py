@@ -157,6 +157,11 @@ def pause(connection: Connection, dialect: Dialect, application: str, name: str,
     return True
 
 
+def names(connection: Connection, application: str) -> list[str]:
+    """The names of every queue of an application that has a row."""
+    return list(connection.scalars(select(Queue.name).where(Queue.application == application).order_by(Queue.name)))
+
+
 def remove(connection: Connection, application: str, name: str) -> None:
     """Delete a queue, with the starts that its rate limit counted.
 

@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 from dbos_orm import DBOS, WorkflowState, WorkflowStatus
 from dbos_orm._registry import Runnable
 from dbos_orm._store import ownership
+from dbos_orm._store.claiming import Claimant, Share, claim
+from dbos_orm._store.entries import INTERNAL_QUEUE
 from tests.databases import TestDatabase
 from tests.integration.shop import Interruption, launched
 from tests.integration.shops import PRICES, Shops, row_of
@@ -120,7 +122,7 @@ def test_a_row_without_an_instance_is_no_method(database: TestDatabase) -> None:
 def test_a_claim_with_many_methods_is_led_by_the_index(postgresql_database: TestDatabase) -> None:
     runnable = [Runnable(f"name {n}", "1") for n in range(20)]
     runnable += [Runnable(f"method {n}", "1", "Shop", region) for n in range(20) for region in ("eu", "us")]
-    claimant = ownership.Claimant("shop", "me", "token", runnable)
+    claimant = Claimant("shop", "me", "token", runnable)
     with launched(postgresql_database) as dbos:
         binding = dbos._runtime.bound("test")
         with binding.engine.begin() as connection:
@@ -135,7 +137,7 @@ def test_a_claim_with_many_methods_is_led_by_the_index(postgresql_database: Test
         sent: list[str] = []
         event.listen(binding.engine, "before_cursor_execute", partial(_explain, sent))
         with binding.engine.connect() as connection:
-            claimed = ownership.claim_enqueued(connection, binding.dialect, claimant, "_dbos_internal", limit=5)
+            claimed = claim(connection, binding.dialect, claimant, [Share(INTERNAL_QUEUE, runnable, 5)], limit=5)
             connection.rollback()
     assert len(claimed) == 5
     assert "Seq Scan on dbos_workflow_status" not in sent[0]

@@ -21,7 +21,7 @@ from tests.dropping import Dropped, Fate, Fates, current_fate, process
 from tests.integration.shop import count_of
 from tests.processes import PATIENCE, Processes, eventually
 
-LONG = Config(lease=600, heartbeat=300, tick=0.05)
+LONG = Config(lease=600, heartbeat=300, tick=0.05, retry_unreadable=0.2)
 """Leases that do not end during a test: who is dead was declared dead, or is proved to be."""
 ID = "w"
 
@@ -280,7 +280,7 @@ def test_a_row_that_cannot_be_read_is_held_and_shown_and_continued_when_it_can(
     dbos, _ = shop.application()
     with process(dbos, database.make_engine(), Fates()):
         eventually(lambda: any(ID in message and "lost" in message for message in caplog.messages))
-        assert count_of(database, WorkflowStatus, workflow_id=ID, status="PENDING") == 1
+        eventually(lambda: count_of(database, WorkflowStatus, workflow_id=ID, status="DELAYED", owner_token=None) == 1)
     assert shop.ran == [0, 1]
     assert count_of(database, StepOutput, workflow_id=ID) == 1
     change(database, model, serializer="json")

@@ -27,7 +27,7 @@ from tests.stories import recorded_attempts, root_of, stories, told_of_error
 CALM = "calm"
 SETTLED = 4 * PATIENCE
 """Hundreds of workflows are recovered at once; on a busy machine they need longer than one."""
-CONFIG = Config(lease=600, heartbeat=300, tick=0.1, worker_threads=16, application_version="1")
+CONFIG = Config(lease=600, heartbeat=300, tick=0.1, worker_threads=16, retry_unreadable=0.2, application_version="1")
 TIMED = {"timed_out_child"}
 """How far these get before their time is up is not decided by the code."""
 IN_TROUBLE = "mixture"

@@ -1,0 +1,206 @@
+"""Which queues have work for this process, and how much of it may be claimed now."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from math import inf
+from typing import Final
+
+from dbos_orm._clock import steady_seconds
+from dbos_orm._context import logger
+from dbos_orm._drivers.binding import Binding
+from dbos_orm._drivers.own_line import OwnLine
+from dbos_orm._registry import Runnable
+from dbos_orm._services.intake import Intake
+from dbos_orm._services.limited_queue import LimitedQueue
+from dbos_orm._store.claiming import Claimant, ClaimedRun, Share, claim
+from dbos_orm._store.entries import INTERNAL_QUEUE
+from dbos_orm._store.overview import ObservedQueue, Overview
+
+_KINDS: Final = 16
+"""Workflow names and instances that one statement asks for: each is two looks at an index."""
+_VAIN_LOOKS: Final = 3
+_VAIN_SECONDS: Final = 5.0
+
+Pair = tuple[str, str]
+"""A queue, and the name of a workflow that waits in it."""
+
+
+class Dispatch:
+    """Claims from all queues of an application, for one caller at a time.
+
+    It claims where it was told that something waits (``hear``, from any thread, and ``see``), never more than
+    there are free slots, and forgets a queue that gave less than was asked for until it is told again.
+    """
+
+    def __init__(self, binding: Binding, intake: Intake, served: Sequence[str] | None = None) -> None:
+        self.is_hungry = False
+        """Whether something waits that there was no slot for: then the end of a run is worth another claim."""
+        self.left_behind: list[Pair] = []
+        """What still waits, as far as this process knows, and others might have slots for."""
+        self._binding = binding
+        self._intake = intake
+        self._line = OwnLine(binding.gateway)
+        self._served = None if served is None else frozenset([*served, INTERNAL_QUEUE])
+        self._lock = threading.Lock()
+        self._heard: dict[Pair, float] = {}
+        self._waiting: dict[Pair, float] = {}
+        self._vain: Counter[Pair] = Counter()
+        self._not_before: dict[Pair, float] = {}
+        self._queues: dict[str, ObservedQueue] = {}
+        self._limited: dict[str, LimitedQueue] = {}
+        self._unknown: set[Pair] = set()
+
+    # -- what waits ------------------------------------------------------------------------------
+
+    def serves(self, queue: str) -> bool:
+        """Whether this process takes work from the queue."""
+        return self._served is None or queue in self._served
+
+    def hear(self, queue: str, name: str) -> bool:
+        """Note that a workflow of this name waits; False if this process does not run such."""
+        if not self.serves(queue) or not self._binding.environment.registry.has_workflow(name):
+            return False
+        with self._lock:
+            self._heard[queue, name] = steady_seconds()
+        limited = self._limited.get(queue)
+        if limited is not None:
+            limited.hurry()
+        return True
+
+    def see(self, overview: Overview, asked_at: float) -> bool:
+        """Note what waits and which queues there are, as it was at some moment; True if a claim is worth while."""
+        self._queues = {queue.name: queue for queue in overview.queues}
+        waiting = set(overview.waiting)
+        for pair in [pair for pair, heard in self._waiting.items() if pair not in waiting and heard <= asked_at]:
+            del self._waiting[pair]
+        now, found = steady_seconds(), False
+        for pair in overview.waiting:
+            if not self.serves(pair[0]):
+                continue
+            if not self._binding.environment.registry.has_workflow(pair[1]):
+                self._warn_of_unknown(pair)
+            elif self._not_before.get(pair, 0.0) <= now:
+                self._waiting.setdefault(pair, asked_at)
+                found = True
+        return found
+
+    def released(self, queue: str) -> None:
+        """Note that a run of a queue has ended here, so that its slot is free."""
+        limited = self._limited.get(queue)
+        if limited is not None:
+            limited.hurry()
+
+    def hurry(self) -> None:
+        """Forget every reason to wait before the next claim."""
+        self._not_before.clear()
+        for limited in self._limited.values():
+            limited.hurry()
+
+    def _warn_of_unknown(self, pair: Pair) -> None:
+        if pair not in self._unknown:
+            self._unknown.add(pair)
+            logger.warning(
+                "workflows %r wait in queue %r; this process has no workflow of that name registered", pair[1], pair[0]
+            )
+
+    # -- claims ----------------------------------------------------------------------------------
+
+    def claim(self) -> tuple[int, float]:
+        """Claim and run what may be run now; give how many, and after how many seconds to claim again at the latest."""
+        with self._lock:
+            self._waiting.update(self._heard)
+            self._heard.clear()
+        self.is_hungry = bool(self._waiting)
+        if not self._waiting:
+            return 0, inf
+        claimant = self._intake.claimant()
+        plain, limited = self._divided(claimant)
+        claimed = sum(self._claim_plain(claimant, shares) for shares in _in_statements(plain))
+        again = inf
+        for share in limited:
+            queue = self._limited.setdefault(share.queue, LimitedQueue(self._binding, self._intake, share.queue))
+            count, seconds = queue.claim(self._line, share, min(self._binding.free, share.limit))
+            claimed += count
+            again = min(again, seconds)
+        self.is_hungry = bool(self._waiting)
+        self.left_behind = list(self._waiting)
+        return claimed, again
+
+    def close(self) -> None:
+        """Give back the connection."""
+        self._line.close()
+
+    def _divided(self, claimant: Claimant) -> tuple[list[Share], list[Share]]:
+        """What to ask for: of the queues that may be claimed from at once, and of those with limits for all."""
+        runnable: dict[str, list[Runnable]] = {}
+        for one in claimant.runnable:
+            runnable.setdefault(one.name, []).append(one)
+        kinds: dict[str, list[Runnable]] = {}
+        for queue, name in self._waiting:
+            kinds.setdefault(queue, []).extend(runnable.get(name, ()))
+        plain, limited, free = [], [], self._binding.free
+        for queue, here in kinds.items():
+            observed = self._queues.get(queue)
+            if not here or free < 1 or (observed is not None and observed.paused):
+                continue
+            if observed is not None and observed.has_limits:
+                limited.append(Share(queue, here, free))
+                continue
+            slots = free
+            if observed is not None and observed.worker_concurrency is not None:
+                slots = min(free, observed.worker_concurrency - self._intake.slots.taken(queue))
+            if slots > 0:
+                plain.append(Share(queue, here, slots))
+        return plain, limited
+
+    def _claim_plain(self, claimant: Claimant, shares: Sequence[Share]) -> int:
+        limit, asked_at = self._binding.free, steady_seconds()
+        if limit < 1:
+            return 0
+        dialect = self._binding.dialect
+        verb = partial(claim, dialect=dialect, claimant=claimant, shares=shares, limit=limit)
+        claimed = self._intake.take(claimant, lambda: self._line.once(verb))
+        if len(claimed) < limit:
+            self._forget_exhausted(shares, claimed, asked_at)
+        return len(claimed)
+
+    def _forget_exhausted(self, shares: Sequence[Share], claimed: Sequence[ClaimedRun], asked_at: float) -> None:
+        counts = Counter(one.queue for one in claimed)
+        for share in shares:
+            if counts[share.queue] >= share.limit:
+                continue
+            for pair in {(share.queue, one.name) for one in share.runnable}:
+                self._note_end(pair, is_vain=not counts[share.queue])
+                if self._waiting.get(pair, inf) <= asked_at:
+                    del self._waiting[pair]
+
+    def _note_end(self, pair: Pair, *, is_vain: bool) -> None:
+        """Where nothing can be claimed again and again, it is of a version or an instance that is not here."""
+        if not is_vain:
+            self._vain.pop(pair, None)
+            return
+        self._vain[pair] += 1
+        if self._vain[pair] >= _VAIN_LOOKS:
+            self._not_before[pair] = steady_seconds() + _VAIN_SECONDS
+
+
+def _in_statements(shares: Sequence[Share]) -> Iterator[list[Share]]:
+    """The shares in portions that a statement can hold, and no queue always first."""
+    ordered = [
+        share._replace(runnable=share.runnable[start : start + _KINDS])
+        for share in random.sample(shares, len(shares))
+        for start in range(0, len(share.runnable), _KINDS)
+    ]
+    portion: list[Share] = []
+    for share in ordered:
+        if portion and sum(len(each.runnable) for each in portion) + len(share.runnable) > _KINDS:
+            yield portion
+            portion = []
+        portion.append(share)
+    if portion:
+        yield portion
