@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from sqlalchemy.util import greenlet_spawn
 
@@ -15,12 +15,18 @@ from dbos_orm._flows import inspecting, operating, running
 from dbos_orm._flows.effects import Flow, Outcome
 from dbos_orm._flows.environment import Environment
 from dbos_orm._outbox import Staging
-from dbos_orm._outcomes import Returned, unwrap
+from dbos_orm._outcomes import Raised, Returned, unwrap
 from dbos_orm._runtime import Runtime, body_frame
 from dbos_orm._states import WorkflowState
 from dbos_orm._store.snapshots import StepInfo, WorkflowInfo
 from dbos_orm.config import Duration, seconds
-from dbos_orm.errors import NotCommittedError, SessionMisuseError, WorkflowCancelled
+from dbos_orm.errors import (
+    ConfigurationError,
+    DBOSError,
+    NotCommittedError,
+    SessionMisuseError,
+    WorkflowCancelled,
+)
 from dbos_orm.models import WorkflowStatus
 
 __all__ = [
@@ -31,6 +37,8 @@ __all__ = [
     "WorkflowHandle",
     "WorkflowInfo",
 ]
+
+_MICROSECONDS: Final = 1_000_000
 
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
@@ -73,7 +81,10 @@ class _Handle(Generic[R_co]):
         env, frame = binding.environment, body_frame(self._runtime, f"{name}()")
 
         def answer() -> Flow[Outcome]:
-            return Returned((yield from ask(env, self.workflow_id)))
+            try:
+                return Returned((yield from ask(env, self.workflow_id)))
+            except DBOSError as error:
+                return Raised(error)
 
         if frame is None:
             return answer()
@@ -83,6 +94,14 @@ class _Handle(Generic[R_co]):
         if current_transaction.get() is not None:
             raise SessionMisuseError("cancel() in a transaction", "cancel before or after it, in the workflow")
         return self._asked(binding, "cancel", partial(inspecting.cancel, children=children))
+
+    def _delayed(self, binding: Binding, duration: Duration) -> Flow[Outcome]:
+        length = seconds(duration)
+        if length < 0:
+            raise ConfigurationError("duration", duration, "zero or more", "set_delay(0) has it begin now")
+        if current_transaction.get() is not None:
+            raise SessionMisuseError("set_delay() in a transaction", "do it before or after it, in the workflow")
+        return self._asked(binding, "set_delay", partial(inspecting.set_delay, delay=round(length * _MICROSECONDS)))
 
     def _stop_here(self, cancelled: list[str]) -> None:
         # Runs of this process hear of it at once; those of others when they look.
@@ -138,6 +157,16 @@ class WorkflowHandle(_Handle[R_co]):
         """
         binding = self._runtime.bound("cancel()")
         self._stop_here(unwrap(binding.driver.run(self._cancelled(binding, children=children))))
+
+    def set_delay(self, duration: Duration, /) -> None:
+        """Have the workflow, which is DELAYED, wait this long from now instead; zero has it begin.
+
+        Raises:
+            WorkflowNotFoundError: there is no such workflow.
+            NotDelayedError: it is not DELAYED, or no longer.
+        """
+        binding = self._runtime.bound("set_delay()")
+        unwrap(binding.driver.run(self._delayed(binding, duration)))
 
     def _ask(self, name: str, ask: Callable[[Environment, str], Flow[Any]]) -> Any:
         binding = self._runtime.bound(f"{name}()")
@@ -220,6 +249,11 @@ class AsyncWorkflowHandle(_Handle[R_co]):
         """
         binding = self._runtime.bound("cancel()")
         return self._cancel(binding, self._cancelled(binding, children=children))
+
+    def set_delay(self, duration: Duration, /) -> Coroutine[None, None, None]:
+        """Have the workflow, which is DELAYED, wait this long from now instead; raises as ``WorkflowHandle``'s."""
+        binding = self._runtime.bound("set_delay()")
+        return _answer(binding, self._delayed(binding, duration))
 
     async def _cancel(self, binding: Binding, flow: Flow[Outcome]) -> None:
         self._stop_here(await _answer(binding, flow))

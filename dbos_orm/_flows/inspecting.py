@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 from dbos_orm._context import StepKey
-from dbos_orm._flows.effects import Change, Flow, Read
+from dbos_orm._flows.effects import Announce, Change, Flow, Read
 from dbos_orm._flows.environment import Environment
 from dbos_orm._outcomes import Raised, Returned
 from dbos_orm._states import WorkflowState
-from dbos_orm._store import ownership
+from dbos_orm._store import ownership, starting
 from dbos_orm._store.history import find_run
 from dbos_orm._store.snapshots import StepInfo, WorkflowInfo, describe, steps_of
-from dbos_orm.errors import NotCommittedError, WorkflowNotFoundError
+from dbos_orm.errors import NotCommittedError, NotDelayedError, WorkflowNotFoundError
 
 
 def status(env: Environment, workflow_id: str) -> Flow[WorkflowState]:
@@ -76,3 +76,16 @@ def cancel(env: Environment, workflow_id: str, *, children: bool) -> Flow[list[s
     return (
         yield from Change(partial(ownership.cancel, dialect=env.dialect, workflow_id=workflow_id, children=children))
     )
+
+
+def set_delay(env: Environment, workflow_id: str, *, delay: int) -> Flow[None]:
+    """Have a DELAYED workflow wait for so many microseconds from now.
+
+    Raises:
+        WorkflowNotFoundError: there is no such workflow.
+        NotDelayedError: it is not DELAYED.
+    """
+    moved = yield from Change(partial(starting.set_delay, dialect=env.dialect, workflow_id=workflow_id, delay=delay))
+    if moved is None:
+        raise NotDelayedError(workflow_id, (yield from status(env, workflow_id)))
+    yield from Announce(*moved)

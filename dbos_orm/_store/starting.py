@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import case, select, update
+from sqlalchemy import case, literal, select, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.types import BigInteger, TypeEngine
 
@@ -204,6 +204,20 @@ def _debouncing(dialect: Dialect) -> Any:
         },
         where=_STATUS.c.status == WorkflowState.DELAYED.value,
     ).returning(_STATUS.c.workflow_id, _STATUS.c.generation)
+
+
+def set_delay(connection: Connection, dialect: Dialect, workflow_id: str, delay: int) -> tuple[str, str] | None:
+    """Have a DELAYED workflow wait for so many microseconds from now; gives its queue and name, None if it is not."""
+    moved = connection.execute(
+        update(WorkflowStatus)
+        .where(WorkflowStatus.workflow_id == workflow_id, WorkflowStatus.status == WorkflowState.DELAYED)
+        .values(
+            delay_until=dialect.plus_microseconds(dialect.now(), literal(delay, BigInteger)), updated_at=dialect.now()
+        )
+        .returning(WorkflowStatus.queue, WorkflowStatus.name)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    return None if moved is None else (moved.queue or INTERNAL_QUEUE, moved.name)
 
 
 class RecordedChild(NamedTuple):

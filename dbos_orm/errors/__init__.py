@@ -19,6 +19,7 @@
         ├── QueueNotFoundError               no queue has this name
         ├── QueueNotEmptyError               live workflows are in a queue that is to be deleted
         ├── DeduplicationError               a live workflow of the queue has this deduplication ID
+        ├── NotDelayedError                  a workflow whose delay is over
         ├── ScheduleNotFoundError            no schedule has this name
         ├── ScheduleExistsError              a schedule has this name already
         ├── NotAuthorizedError               the caller lacks a required role
@@ -88,6 +89,7 @@ from dbos_orm.errors._starting import (
     ConflictingWorkflowError,
     DeduplicationError,
     NotAuthorizedError,
+    NotDelayedError,
     QueueNotEmptyError,
     QueueNotFoundError,
     ScheduleExistsError,
@@ -112,6 +114,7 @@ __all__ = [
     "NotAuthorizedError",
     "NotBoundError",
     "NotCommittedError",
+    "NotDelayedError",
     "NotInStepError",
     "NotInWorkflowError",
     "NotLaunchedError",

@@ -77,6 +77,17 @@ class DeduplicationError(DBOSError):
         )
 
 
+class NotDelayedError(DBOSError):
+    """The delay of a workflow cannot be changed, because it waits for no instant (any more)."""
+
+    def __init__(self, workflow_id: str, status: str) -> None:
+        self.workflow_id, self.status = workflow_id, status
+        super().__init__(
+            f"the delay of workflow {workflow_id!r} cannot be changed: it is {status!r}, expected 'DELAYED'; "
+            "start it with delay= or debounce=, and change that before it is over"
+        )
+
+
 class ScheduleNotFoundError(DBOSError):
     """No schedule of this name is in the database."""
 

@@ -12,6 +12,7 @@ from dbos_orm._binds import ResolvedBind
 from tests.conftest import MakeDatabase
 from tests.databases import TestDatabase
 from tests.integration.pairs import PAIRS, Pair, make_pair
+from tests.integration.queued import bound
 from tests.integration.shop import launched, launched_async
 
 
@@ -35,6 +36,13 @@ def applications(make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch) -
 def dbos(database: TestDatabase) -> Iterator[DBOS]:
     """A launched application on ``database``."""
     with launched(database) as application:
+        yield application
+
+
+@pytest.fixture
+def starter(database: TestDatabase) -> Iterator[DBOS]:
+    """An application on ``database`` that starts and does not execute: what it starts stays where it waits."""
+    with bound(database) as application:
         yield application
 
 

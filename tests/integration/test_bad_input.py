@@ -140,6 +140,7 @@ TESTED_ELSEWHERE = {
     "InstanceNotRegisteredError": "test_methods.py",
     "ArgumentError": "test_calls.py",
     "DeduplicationError": "test_deduplication.py",
+    "NotDelayedError": "test_debounce.py",
     "NotInStepError": "test_queue_control.py",
     "QueueNotEmptyError": "test_queue_control.py",
     "RemoteError": "test_recorded_values.py",

@@ -12,12 +12,10 @@ from sqlalchemy.orm import Session
 from dbos_orm import DBOS, AsyncDBOS, WorkflowState, WorkflowStatus
 from dbos_orm.errors import ConflictingWorkflowError, DeduplicationError
 from tests.databases import TestDatabase
+from tests.integration.queued import make_queue
 from tests.integration.scopes import SCOPES
 from tests.integration.shop import Interruption, count_of
-from tests.integration.test_queued_starts import make_queue, starter
 from tests.processes import PATIENCE, eventually
-
-__all__ = ["starter"]
 
 
 def register(dbos: DBOS) -> Any:

@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from dbos_orm import DBOS, AsyncDBOS, Queue, RateLimit, WorkflowState, WorkflowStatus
-from dbos_orm import models as rows
 from dbos_orm._store.entries import INTERNAL_QUEUE
 from dbos_orm.errors import ConfigurationError, ConflictingWorkflowError, QueueNotFoundError
 from tests.databases import TestDatabase
+from tests.integration.queued import make_queue, row_of
 from tests.integration.scopes import SCOPES
-from tests.integration.shop import count_of, launched, reading
-
-
-@contextmanager
-def bound(database: TestDatabase, name: str = "shop") -> Iterator[DBOS]:
-    """An application that starts and does not execute: what it starts stays where it waits."""
-    dbos = DBOS(name=name).bind(database.make_engine())
-    try:
-        yield dbos
-    finally:
-        dbos.shutdown()
-
-
-@pytest.fixture
-def starter(database: TestDatabase) -> Iterator[DBOS]:
-    with bound(database) as dbos:
-        yield dbos
-
-
-def row_of(database: TestDatabase, workflow_id: str) -> WorkflowStatus:
-    with reading(database) as session:
-        return session.get_one(WorkflowStatus, workflow_id)
-
-
-def make_queue(database: TestDatabase, name: str, *, application: str = "shop", partitioned: bool = False) -> None:
-    """What another process did."""
-    with Session(database.make_engine()) as session, session.begin():
-        session.add(rows.Queue(application=application, name=name, partitioned=partitioned))
+from tests.integration.shop import count_of, launched
 
 
 def test_a_queue_says_what_was_declared_of_it() -> None:
@@ -103,9 +73,7 @@ def test_a_launched_process_leaves_a_queued_start_to_the_queue(dbos: DBOS, datab
     @dbos.workflow
     def work() -> None: ...
 
-    make_queue(database, "paused")
-    with Session(database.make_engine()) as session, session.begin():
-        session.execute(update(rows.Queue).values(paused=True))
+    make_queue(database, "paused", paused=True)
     handle = work.options(queue="paused").start()
     assert row_of(database, handle.workflow_id).owner_token is None
     assert handle.status() is WorkflowState.ENQUEUED
@@ -181,7 +149,7 @@ def test_a_delayed_start_waits_until_its_instant(starter: DBOS, database: TestDa
 
 
 def test_children_wait_in_queues_too(dbos: DBOS, database: TestDatabase) -> None:
-    make_queue(database, "paused")
+    make_queue(database, "paused", paused=True)
 
     @dbos.workflow
     def child(number: int) -> int:
@@ -194,8 +162,6 @@ def test_children_wait_in_queues_too(dbos: DBOS, database: TestDatabase) -> None
             child.options(queue="missing").start(2)
         return [handle.workflow_id, handle.status()]
 
-    with Session(database.make_engine()) as session, session.begin():
-        session.execute(update(rows.Queue).values(paused=True))
     assert parent.options(workflow_id="p")() == ["p-1", WorkflowState.ENQUEUED]
     row = row_of(database, "p-1")
     assert (row.queue, row.priority, row.parent_id, row.parent_step) == ("paused", 4, "p", "1")

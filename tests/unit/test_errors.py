@@ -46,6 +46,7 @@ FACTS: dict[str, dict[str, Any]] = {
     "QueueNotFoundError": {"queue": "mail", "known": ["orders"]},
     "QueueNotEmptyError": {"queue": "mail", "live": 3},
     "DeduplicationError": {"queue": "mail", "deduplication_id": "user-1", "workflow_id": "order-1"},
+    "NotDelayedError": {"workflow_id": "order-1", "status": "ENQUEUED"},
     "ScheduleNotFoundError": {"schedule": "report", "known": ["nightly"]},
     "ScheduleExistsError": {"schedule": "report"},
     "NotAuthorizedError": {"name": "checkout", "required": ["admin"], "roles": []},
