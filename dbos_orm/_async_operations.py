@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import datetime, tzinfo
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dbos_orm._callables import session_parameter
+from dbos_orm._calls import Call
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.effects import Flow, Outcome
 from dbos_orm._operations import AnyOperations
+from dbos_orm._outbox import ASYNC_SCOPES, AsyncScope, Staging, SyncScope, on_async_scope, stage_many
 from dbos_orm._outcomes import unwrap
 from dbos_orm._queue_control import AsyncQueues
 from dbos_orm._queues import Queue
 from dbos_orm._retry import Retry
+from dbos_orm._runtime import Runtime
 from dbos_orm._schedule_settings import CatchUp
 from dbos_orm._schedules import AsyncSchedules
 from dbos_orm._scopes import gather, open_task
 from dbos_orm._services.cron import Trigger
 from dbos_orm._settings import step_settings
+from dbos_orm._starting_many import once_each, to_stage_many, to_start_many
 from dbos_orm._steps import AsyncStep
+from dbos_orm._store.starting import Placed
 from dbos_orm._transactions import AsyncTransaction
 from dbos_orm._workflows import AsyncWorkflow
 from dbos_orm.config import Duration
-from dbos_orm.handles import AsyncWorkflowHandle, async_driver_of
+from dbos_orm.handles import AsyncStagedHandle, AsyncWorkflowHandle, async_driver_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -173,6 +179,29 @@ class AsyncOperations(AnyOperations):
         """The workflow of this name; else as ``DBOS.named``."""
         return AsyncWorkflow(self._runtime, self._runtime.application.registry.workflow(name), {})
 
+    @overload
+    def start_many(
+        self, calls: Iterable[Call[R]], /, *, session: None = None
+    ) -> Coroutine[None, None, list[AsyncWorkflowHandle[R]]]: ...
+    @overload
+    def start_many(self, calls: Iterable[Call[R]], /, *, session: SyncScope) -> list[AsyncStagedHandle[R]]: ...
+    @overload
+    def start_many(
+        self, calls: Iterable[Call[R]], /, *, session: AsyncScope
+    ) -> Coroutine[None, None, list[AsyncStagedHandle[R]]]: ...
+    def start_many(self, calls: Iterable[Call[Any]], /, *, session: SyncScope | AsyncScope | None = None) -> Any:
+        """Start many workflows in one transaction; takes and raises what ``DBOS.start_many`` does.
+
+        A coroutine, except on a synchronous session. In a workflow its number is drawn now.
+        """
+        staged = to_stage_many(self._runtime, calls, session)
+        if staged is None:
+            return _start_many(self._runtime, *to_start_many(self._runtime, calls))
+        staging = partial(stage_many, self._runtime, *staged)
+        if session is None or isinstance(session, ASYNC_SCOPES):
+            return _stage_many(self._runtime, staging)
+        return once_each([AsyncStagedHandle(self._runtime, one) for one in staging()])
+
     # -- side by side ----------------------------------------------------------------------------
 
     def task(self, coroutine: Coroutine[Any, Any, R], *, name: str | None = None) -> asyncio.Task[R]:
@@ -215,6 +244,15 @@ class AsyncOperations(AnyOperations):
 
 
 # Their numbers were drawn when they were called; what is awaited is the rest.
+
+
+async def _start_many(runtime: Runtime, binding: Binding, flow: Flow[list[Placed]]) -> list[AsyncWorkflowHandle[Any]]:
+    placed = await async_driver_of(binding).run(flow)
+    return once_each([AsyncWorkflowHandle(runtime, one.workflow_id, created=one.created) for one in placed])
+
+
+async def _stage_many(runtime: Runtime, staging: Callable[[], list[Staging]]) -> list[AsyncStagedHandle[Any]]:
+    return once_each([AsyncStagedHandle(runtime, one) for one in await on_async_scope(runtime, staging)])
 
 
 async def _now(binding: Binding, flow: Flow[Outcome]) -> datetime:

@@ -16,7 +16,7 @@ R_co = TypeVar("R_co", covariant=True)
 class Call(Generic[R_co]):
     """A workflow with its arguments and options, checked and not started; ``workflow.call(...)`` makes it.
 
-    Nothing is stored. Its arguments are kept themselves, not copied: they are recorded as they are at the start.
+    Nothing is stored. ``payload`` has the arguments as they were when it was made, and as they will be recorded;
     ``registry`` is that of its application.
     """
 
@@ -25,6 +25,7 @@ class Call(Generic[R_co]):
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any]
     options: WorkflowOptions
+    payload: str
 
     @property
     def name(self) -> str:

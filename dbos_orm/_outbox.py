@@ -6,9 +6,8 @@ nothing is flushed, and nothing of the caller's is committed, rolled back or exp
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import event
@@ -19,15 +18,21 @@ from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 from sqlalchemy.util import greenlet_spawn
 
 from dbos_orm._context import OpenTransaction, current_transaction
+from dbos_orm._dialects import Dialect
 from dbos_orm._drivers.service_loop import AsyncGateway
 from dbos_orm._runtime import Runtime
-from dbos_orm._store.entries import INTERNAL_QUEUE, RunStart
-from dbos_orm._store.starting import Start, load_queues, place, require_queue
+from dbos_orm._store.entries import INTERNAL_QUEUE
+from dbos_orm._store.starting import Placed, Start, load_queues, place, require_queue, waiting_place
+from dbos_orm._store.starting_many import StartAlike, patterns_of, place_all
 from dbos_orm.errors import NotCommittedError, SessionMisuseError, StartInStepError
 from dbos_orm.models import WorkflowStatus
 
+T = TypeVar("T")
+
 SyncScope: TypeAlias = Session | scoped_session[Any] | Connection
 AsyncScope: TypeAlias = AsyncSession | async_scoped_session[Any] | AsyncConnection
+ASYNC_SCOPES: Final = (AsyncSession, async_scoped_session, AsyncConnection)
+"""What makes a start a coroutine."""
 
 _LOADED_ROWS: Final = "dbos_orm.loaded_rows"
 """In the ``info`` of a caller's session: the rows that handles gave out, with the transactions that hold each."""
@@ -36,10 +41,9 @@ _LOADED_ROWS: Final = "dbos_orm.loaded_rows"
 class Staging:
     """A workflow that is written in somebody's transaction, which has not ended yet."""
 
-    def __init__(self, scope: Session | Connection, entry: RunStart, *, created: bool) -> None:
+    def __init__(self, scope: Session | Connection, placed: Placed) -> None:
         self.scope = scope
-        self.entry = entry
-        self.created = created
+        self.workflow_id, self.created = placed
         self._root = scope.get_transaction()
         self._enclosing = _with_parents(scope.get_nested_transaction() or self._root)
 
@@ -55,7 +59,7 @@ class Staging:
             SessionMisuseError: the workflow was started on a connection, which has no objects.
             NotCommittedError: it was rolled back.
         """
-        session, workflow_id = self.scope, self.entry.workflow_id
+        session, workflow_id = self.scope, self.workflow_id
         if not isinstance(session, Session):
             raise SessionMisuseError(
                 f"the row of workflow {workflow_id!r}, which was started on a Connection",
@@ -135,39 +139,55 @@ def stage(runtime: Runtime, scope: Session | Connection, start: Start) -> Stagin
         QueueNotFoundError: nobody knows the queue.
     """
     entry = start.entry
-    connection = _connection_of(scope, entry)
-    dialect = runtime.dialect_of(connection)
-    if dialect.is_autocommit(connection):
-        raise SessionMisuseError(
-            f"the start of workflow {entry.name!r} on a connection in AUTOCOMMIT, which has no transactions",
-            "give one with an isolation level, or use start()",
-        )
-    _require_queue(runtime, connection, entry)
+    connection, dialect = _transaction_of(runtime, scope, f"workflow {entry.name!r}")
+    _require_queues(runtime, connection, [start])
     placed = place(connection, dialect, start)
-    _announce_at_commit(runtime, scope, entry)
-    return Staging(scope, replace(entry, workflow_id=placed.workflow_id), created=placed.created)
+    _announce_at_commit(runtime, scope, {waiting_place(entry)})
+    return Staging(scope, placed)
 
 
-async def stage_async(runtime: Runtime, scope: Session | Connection, start: Start) -> Staging:
-    """``stage`` for a coroutine; ``scope`` is what is within the asynchronous session or connection."""
+def stage_many(runtime: Runtime, scope: Session | Connection, starts: Sequence[StartAlike]) -> list[Staging]:
+    """``stage`` for many: all of them, or none if one raises."""
+    connection, dialect = _transaction_of(runtime, scope, f"{len(starts)} workflows")
+    patterns = patterns_of(starts)
+    _require_queues(runtime, connection, patterns)
+    placed = place_all(connection, dialect, starts)
+    _announce_at_commit(runtime, scope, {waiting_place(pattern.entry) for pattern in patterns})
+    return [Staging(scope, one) for one in placed]
+
+
+async def on_async_scope(runtime: Runtime, staged: Callable[[], T]) -> T:
+    """Call ``stage`` or ``stage_many`` for a coroutine, on what is within its asynchronous session or connection."""
     binding = runtime.given_binding()
     if binding is not None and isinstance(binding.gateway, AsyncGateway) and not binding.databases.knows_own:
         # Here, because asking would block the event loop from where sessions are used.
         await binding.gateway.read_async(binding.databases.learn_own)
-    return await greenlet_spawn(stage, runtime, scope, start)
+    found: T = await greenlet_spawn(staged)
+    return found
 
 
-def _require_queue(runtime: Runtime, connection: Connection, entry: RunStart) -> None:
-    queue, application = entry.queue, runtime.application
-    if queue is None or queue == INTERNAL_QUEUE:
-        return
-    known = runtime.queues_of(connection)
-    if queue not in known:
-        known.update(load_queues(connection, application.name))
-    require_queue(entry, known, application.registry)
+def _transaction_of(runtime: Runtime, scope: Session | Connection, what: str) -> tuple[Connection, Dialect]:
+    connection = _connection_of(scope, what)
+    dialect = runtime.dialect_of(connection)
+    if dialect.is_autocommit(connection):
+        raise SessionMisuseError(
+            f"the start of {what} on a connection in AUTOCOMMIT, which has no transactions",
+            "give one with an isolation level, or use start()",
+        )
+    return connection, dialect
 
 
-def _connection_of(scope: Session | Connection, entry: RunStart) -> Connection:
+def _require_queues(runtime: Runtime, connection: Connection, starts: Sequence[Start]) -> None:
+    known, application = runtime.queues_of(connection), runtime.application
+    for start in starts:
+        queue = start.entry.queue
+        if queue is not None and queue != INTERNAL_QUEUE:
+            if queue not in known:
+                known.update(load_queues(connection, application.name))
+            require_queue(start.entry, known, application.registry)
+
+
+def _connection_of(scope: Session | Connection, what: str) -> Connection:
     try:
         if isinstance(scope, Session):
             return scope.connection(bind_arguments={"mapper": WorkflowStatus.__mapper__})
@@ -178,20 +198,22 @@ def _connection_of(scope: Session | Connection, entry: RunStart) -> Connection:
         raise
     except InvalidRequestError as error:
         raise SessionMisuseError(
-            f"the start of workflow {entry.name!r} on {scope!r}, which cannot be used: {error}",
+            f"the start of {what} on {scope!r}, which cannot be used: {error}",
             "give a session that is open and bound to the application's database",
         ) from error
     return scope
 
 
-def _announce_at_commit(runtime: Runtime, scope: Session | Connection | Engine, entry: RunStart) -> None:
-    """Have it said where the workflow waits when the transaction is committed; a rollback costs one look at nothing."""
+def _announce_at_commit(
+    runtime: Runtime, scope: Session | Connection | Engine, places: Collection[tuple[str, str]]
+) -> None:
+    """Have it said where workflows wait when the transaction is committed; a rollback costs one look at nothing."""
     if isinstance(scope, Session):
-        runtime.expect(scope, entry)
+        runtime.expect(scope, places)
         _listen_once(scope, "after_commit", runtime.has_committed)
         scope = scope.get_bind(WorkflowStatus.__mapper__)
     if isinstance(scope, Connection):
-        runtime.expect(scope, entry)
+        runtime.expect(scope, places)
         _listen_once(scope, "commit", runtime.is_committing)
         _listen_once(scope, "commit_twophase", runtime.is_committing)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.engine import Connection, Engine
@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 from dbos_orm._context import Frame, Launch, current_frame, require_home, require_time
 from dbos_orm._dialects import Dialect, dialect_of
 from dbos_orm._drivers.binding import Application, Binding
-from dbos_orm._store.entries import RunStart
 from dbos_orm.errors import ForkedProcessError, NotBoundError, NotLaunchedError, SessionMisuseError
 from dbos_orm.models import WorkflowStatus
 
@@ -95,10 +94,9 @@ class Runtime:
             return self.binding.environment.queues
         return self._queues.setdefault(connection.engine, {})
 
-    def expect(self, scope: Session | Connection, entry: RunStart) -> None:
-        """Note a workflow that will wait in its queue when the transaction of ``scope`` is committed."""
-        if entry.queue is not None:
-            self._expected.setdefault(scope, set()).add((entry.queue, entry.name))
+    def expect(self, scope: Session | Connection, places: Collection[tuple[str, str]]) -> None:
+        """Note queues and names of what will wait there when the transaction of ``scope`` is committed."""
+        self._expected.setdefault(scope, set()).update(places)
 
     def has_committed(self, scope: Session) -> None:
         """A listener: a transaction in which workflows were started was committed."""

@@ -60,7 +60,8 @@ def plan(
         SerializationError: an argument cannot be recorded.
     """
     parent = None if place is None else Parent(place[0].run, place[1].path, f"-{place[1].path}")
-    entry = entry_of(application, workflow, arguments, keywords, options, launch=launch, parent=parent)
+    payload = payload_of(application, workflow, arguments, keywords)
+    entry = entry_of(application, workflow, payload, options, launch=launch, parent=parent)
     outer = None if parent is None else parent.run
     run = None
     if launch is not None and entry.owner_token is not None:
@@ -82,18 +83,29 @@ class Parent(NamedTuple):
     step: str
     suffix: str
 
+    @property
+    def child_id(self) -> str:
+        """The ID of the child, unless it is given another one."""
+        return f"{self.run.workflow_id}{self.suffix}"
+
+
+def payload_of(
+    application: Application, workflow: RegisteredWorkflow, arguments: Sequence[Any], keywords: Mapping[str, Any]
+) -> str:
+    """The arguments of a call as they are recorded; raises as ``plan``."""
+    return application.codec.encode_arguments(tuple(arguments), dict(keywords), signature=workflow.signature)
+
 
 def entry_of(
     application: Application,
     workflow: RegisteredWorkflow,
-    arguments: Sequence[Any],
-    keywords: Mapping[str, Any],
+    payload: str,
     options: Mapping[str, Any],
     *,
     launch: Launch | None,
     parent: Parent | None,
 ) -> RunStart:
-    """The row of a new workflow; raises as ``plan``, and
+    """The row of a new workflow with the arguments ``payload``.
 
     Raises:
         ConfigurationError: options that contradict each other.
@@ -101,9 +113,8 @@ def entry_of(
     place = placement_of(workflow, options, application.registry)
     if place.queue is not None:
         launch = None
-    codec, made_id = application.codec, application.identifiers.workflow_id()
-    payload = codec.encode_arguments(tuple(arguments), dict(keywords), signature=workflow.signature)
-    child_id = None if parent is None else f"{parent.run.workflow_id}{parent.suffix}"
+    made_id = application.identifiers.workflow_id()
+    child_id = None if parent is None else parent.child_id
     timeout = options.get("timeout", workflow.timeout)
     timeout_seconds = None if timeout is None else seconds(timeout)
     deadline = _deadline(options, None if parent is None else parent.run)
@@ -117,7 +128,7 @@ def entry_of(
         version_pinned=pinned is not None,
         generation=application.identifiers.token(),
         input=payload,
-        serializer=codec.name,
+        serializer=application.codec.name,
         executor_id=None if launch is None else launch.executor_id,
         owner_token=None if launch is None else application.identifiers.token(),
         queue=INTERNAL_QUEUE if launch is None and place.queue is None else place.queue,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, tzinfo
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from sqlalchemy.orm import Session, sessionmaker
 
 from dbos_orm._callables import session_parameter
+from dbos_orm._calls import Call
 from dbos_orm._futures import StepFuture
 from dbos_orm._operations import AnyOperations
+from dbos_orm._outbox import SyncScope, stage_many
 from dbos_orm._outcomes import unwrap
 from dbos_orm._queue_control import Queues
 from dbos_orm._queues import Queue
@@ -19,11 +21,12 @@ from dbos_orm._schedule_settings import CatchUp
 from dbos_orm._schedules import Schedules
 from dbos_orm._services.cron import Trigger
 from dbos_orm._settings import step_settings
+from dbos_orm._starting_many import once_each, to_stage_many, to_start_many
 from dbos_orm._steps import Step
 from dbos_orm._transactions import Transaction
 from dbos_orm._workflows import Workflow
 from dbos_orm.config import Duration
-from dbos_orm.handles import WorkflowHandle
+from dbos_orm.handles import StagedHandle, WorkflowHandle
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -195,6 +198,32 @@ class SyncOperations(AnyOperations):
             NotRegisteredError: no workflow of this process has it; the known ones are listed.
         """
         return Workflow(self._runtime, self._runtime.application.registry.workflow(name), {})
+
+    @overload
+    def start_many(self, calls: Iterable[Call[R]], /, *, session: None = None) -> list[WorkflowHandle[R]]: ...
+    @overload
+    def start_many(self, calls: Iterable[Call[R]], /, *, session: SyncScope) -> list[StagedHandle[R]]: ...
+    def start_many(self, calls: Iterable[Call[Any]], /, *, session: SyncScope | None = None) -> Any:
+        """Start many workflows in one transaction, of any functions and with any options: all of them, or none.
+
+        Thousands take a second. Whoever claims them runs them, this process or another one. With ``session``,
+        and in a transaction (``@dbos.transaction``), they are a part of that transaction, as with ``start_in``. In a
+        workflow it is one step. For one ID there is one handle, however often it comes up.
+
+        Raises:
+            ConfigurationError: what is given is no call of this application's, or cannot be started so.
+            QueueNotFoundError: nobody knows the queue of one of them.
+            ConflictingWorkflowError, WorkflowExistsError, DeduplicationError: another workflow is in the place of one.
+            SerializationError: an argument cannot be recorded.
+        """
+        runtime = self._runtime
+        staged = to_stage_many(runtime, calls, session)
+        if staged is not None:
+            return once_each([StagedHandle(runtime, one) for one in stage_many(runtime, *staged)])
+        binding, flow = to_start_many(runtime, calls)
+        return once_each(
+            [WorkflowHandle(runtime, one.workflow_id, created=one.created) for one in binding.driver.run(flow)]
+        )
 
     def gather(self, *awaited: WorkflowHandle[R] | StepFuture[R]) -> list[R]:
         """The results of workflows that were started and of steps that were submitted, in this order.

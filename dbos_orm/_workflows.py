@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeAlias, TypeVar, Unpack, cast, overload
 
 from sqlalchemy.engine import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session
 
 from dbos_orm._callables import AwaitedWhenCalled, Decorated
@@ -15,11 +15,19 @@ from dbos_orm._context import OpenTransaction, StepKey
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._flows.calling import Plan, call_workflow, start_workflow
 from dbos_orm._options import WorkflowOptions, checked_options, placement_of, queue_name, refuse_waiting
-from dbos_orm._outbox import AsyncScope, SyncScope, enclosing_transaction, stage, stage_async, sync_scope
+from dbos_orm._outbox import (
+    ASYNC_SCOPES,
+    AsyncScope,
+    SyncScope,
+    enclosing_transaction,
+    on_async_scope,
+    stage,
+    sync_scope,
+)
 from dbos_orm._outcomes import unwrap
 from dbos_orm._registry import RegisteredWorkflow
 from dbos_orm._runtime import Runtime
-from dbos_orm._starting import Parent, entry_of, parent_frame, plan, start_of
+from dbos_orm._starting import Parent, entry_of, parent_frame, payload_of, plan, start_of
 from dbos_orm._store.starting import Start
 from dbos_orm.errors import ConfigurationError, NotRegisteredError
 from dbos_orm.handles import AsyncStagedHandle, AsyncWorkflowHandle, StagedHandle, WorkflowHandle, async_driver_of
@@ -31,8 +39,6 @@ Owner = TypeVar("Owner")
 
 _Target: TypeAlias = tuple[RegisteredWorkflow, tuple[Any, ...], dict[str, Any]]
 _UNBOUND: Final = object()
-
-_ASYNC_SCOPES: Final = (AsyncSession, async_scoped_session, AsyncConnection)
 
 
 class AnyWorkflow(Decorated, Generic[P, R]):
@@ -102,7 +108,7 @@ class AnyWorkflow(Decorated, Generic[P, R]):
         return workflow, args, kwargs
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
-        """A call to be started later, checked now: its arguments can be recorded, and a method has its instance.
+        """A call to be started later, checked now, and with the arguments as they are now; a method has its instance.
 
         Raises:
             TypeError, ArgumentError, SerializationError: an argument that cannot be given.
@@ -111,8 +117,8 @@ class AnyWorkflow(Decorated, Generic[P, R]):
         workflow, arguments, keywords = self._target(args, kwargs)
         application = self._runtime.application
         placement_of(workflow, self._options, application.registry)
-        application.codec.encode_arguments(arguments, keywords, signature=workflow.signature)
-        return Call(application.registry, workflow, arguments, keywords, self._options)
+        payload = payload_of(application, workflow, arguments, keywords)
+        return Call(application.registry, workflow, arguments, keywords, self._options, payload)
 
     def _merged(self, options: WorkflowOptions) -> WorkflowOptions:
         checked = checked_options(options)
@@ -160,7 +166,8 @@ class AnyWorkflow(Decorated, Generic[P, R]):
             path = frame.step.key.path
             parent = Parent(frame.run, path, f"-{path}-{enclosing.number_start()}")
         application, options = self._runtime.application, self._options
-        entry = entry_of(application, workflow, args, kwargs, options, launch=None, parent=parent)
+        payload = payload_of(application, workflow, args, kwargs)
+        entry = entry_of(application, workflow, payload, options, launch=None, parent=parent)
         return start_of(entry, options)
 
     def _to_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Binding, Plan, StepKey | None]:
@@ -237,12 +244,12 @@ class Workflow(AnyWorkflow[P, R]):
             ConflictingWorkflowError, WorkflowExistsError: the ID is taken.
         """
         staged = self._to_stage(session, args, kwargs)
-        if isinstance(session, _ASYNC_SCOPES):
+        if isinstance(session, ASYNC_SCOPES):
             return self._start_staged(*staged)
         return StagedHandle(self._runtime, stage(self._runtime, *staged))
 
     async def _start_staged(self, scope: Session | Connection, start: Start) -> StagedHandle[R]:
-        staging = await stage_async(self._runtime, scope, start)
+        staging = await on_async_scope(self._runtime, partial(stage, self._runtime, scope, start))
         return StagedHandle(self._runtime, staging)
 
     def options(self, **options: Unpack[WorkflowOptions]) -> Workflow[P, R]:
@@ -294,12 +301,12 @@ class AsyncWorkflow(AwaitedWhenCalled, AnyWorkflow[P, R]):
     def start_in(self, session: SyncScope | AsyncScope, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Start the workflow in a transaction of the caller's; takes and raises what ``Workflow.start_in`` does."""
         staged = self._to_stage(session, args, kwargs)
-        if isinstance(session, _ASYNC_SCOPES):
+        if isinstance(session, ASYNC_SCOPES):
             return self._start_staged(*staged)
         return AsyncStagedHandle(self._runtime, stage(self._runtime, *staged))
 
     async def _start_staged(self, scope: Session | Connection, start: Start) -> AsyncStagedHandle[R]:
-        staging = await stage_async(self._runtime, scope, start)
+        staging = await on_async_scope(self._runtime, partial(stage, self._runtime, scope, start))
         return AsyncStagedHandle(self._runtime, staging)
 
     async def _start(self, binding: Binding, made: Plan) -> AsyncWorkflowHandle[R]:

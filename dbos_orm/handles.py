@@ -177,7 +177,7 @@ class _Staged(_Handle[R_co]):
     """A handle whose workflow others can see only after a commit: reading it before raises."""
 
     def __init__(self, runtime: Runtime, staging: Staging) -> None:
-        super().__init__(runtime, staging.entry.workflow_id, created=staging.created)
+        super().__init__(runtime, staging.workflow_id, created=staging.created)
         self._staging = staging
         self._is_stored = False
 

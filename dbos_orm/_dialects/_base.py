@@ -91,8 +91,12 @@ class Dialect(abc.ABC):
     def attributes_from_text(self, text: ColumnElement[str]) -> ColumnElement[Any]:
         """The stored form of attributes from their JSON text."""
 
-    def many_rows(self, columns: Mapping[str, TypeEngine[Any]], parameter: str) -> FromClause:
+    def many_rows(
+        self, columns: Mapping[str, TypeEngine[Any]], parameter: str, *, looked_up: bool = True
+    ) -> FromClause:
         """A FROM element ``given`` of the rows that one parameter holds: a JSON array of objects, as text.
+
+        The first column is a text. ``looked_up``: it is the key by which each row is looked up in a table.
 
         Raises:
             NotImplementedError: the database does not take many rows (``takes_many_rows``).

@@ -103,12 +103,16 @@ class PostgreSQLDialect(Dialect):
     def attributes_from_text(self, text: ColumnElement[str]) -> ColumnElement[Any]:
         return cast(text, JSONB)
 
-    def many_rows(self, columns: Mapping[str, TypeEngine[Any]], parameter: str) -> FromClause:
+    def many_rows(
+        self, columns: Mapping[str, TypeEngine[Any]], parameter: str, *, looked_up: bool = True
+    ) -> FromClause:
         # One text for all rows: a driver that makes an array of each column spends more time on that than the server
         # does on the whole statement.
         rows = func.json_to_recordset(cast(bindparam(parameter, type_=Text()), JSON))
         named = [column(key, type_) for key, type_ in columns.items()]
         table = rows.table_valued(*named, name="given").render_derived(with_types=True)
+        if not looked_up:
+            return select(table).subquery("given")
         # Always true, and the planner takes a range of something unknown for one row in 200. It expects 100 rows of
         # the function and would read the whole status table for them; this way it looks each of them up.
         few = func.length(table.c[named[0].key]).between(literal_column("0"), literal_column("1000000000"))

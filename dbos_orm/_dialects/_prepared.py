@@ -223,13 +223,20 @@ class Prepared:
 
     def execute(self, connection: AnyConnection, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Execute with these parameters, and give the rows as the driver gives them."""
+        given = self._given(parameters)
+        if isinstance(connection, DirectConnection):
+            return connection.run(self, given)
+        return connection.exec_driver_sql(self.text, given).fetchall()
+
+    def execute_many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Execute once for each of the rows, and give how many the database says it has written."""
+        return connection.exec_driver_sql(self.text, [self._given(row) for row in rows]).rowcount
+
+    def _given(self, parameters: Mapping[str, Any]) -> Any:
         if self._instant is not None:
             parameters = {**parameters, NOW: self._instant(), **self._constants}
         elif self._constants:
             parameters = {**parameters, **self._constants}
-        given: Any = parameters
-        if self._positions is not None:
-            given = tuple([parameters[name] for name in self._positions])
-        if isinstance(connection, DirectConnection):
-            return connection.run(self, given)
-        return connection.exec_driver_sql(self.text, given).fetchall()
+        if self._positions is None:
+            return parameters
+        return tuple([parameters[name] for name in self._positions])

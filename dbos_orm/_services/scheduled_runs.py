@@ -12,7 +12,7 @@ from dbos_orm._dialects import Dialect
 from dbos_orm._drivers.binding import Application
 from dbos_orm._registry import RegisteredWorkflow, Registry
 from dbos_orm._services.cron import After, text_timetable
-from dbos_orm._starting import entry_of
+from dbos_orm._starting import entry_of, payload_of
 from dbos_orm._store import checkpoints, schedules
 from dbos_orm._store.entries import INTERNAL_QUEUE, RunStart
 from dbos_orm._store.history import find_run
@@ -94,7 +94,8 @@ def run_of(
     if workflow.coerce is not None:
         arguments, keywords = workflow.coerce(arguments, keywords)
     found = workflow_id or slot_id(application.name, schedule.name, slot)
-    entry = entry_of(application, workflow, arguments, keywords, {"workflow_id": found}, launch=None, parent=None)
+    payload = payload_of(application, workflow, arguments, keywords)
+    entry = entry_of(application, workflow, payload, {"workflow_id": found}, launch=None, parent=None)
     entry.queue, entry.schedule = schedule.queue or INTERNAL_QUEUE, schedule.name
     return entry
 

@@ -47,6 +47,11 @@ class Placed(NamedTuple):
     created: bool
 
 
+def waiting_place(entry: RunStart) -> tuple[str, str]:
+    """Where a workflow without an owner waits: queue and name."""
+    return entry.queue or INTERNAL_QUEUE, entry.name
+
+
 # -- queues --------------------------------------------------------------------------------------
 
 
