@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import CheckConstraint, ColumnElement, Index, Text, and_, false, literal_column, text
+from sqlalchemy import CheckConstraint, ColumnElement, Index, Text, and_, case, false, literal_column, text
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -229,15 +229,19 @@ class WorkflowStatus(Base):
 
     @hybrid_property
     def wait(self) -> timedelta | None:
-        """From when its turn could come to its first start; None (NULL) before that; usable in ``order_by``."""
-        if self.enqueued_at is None or self.started_at is None:
+        """From when its turn could come to its first start; usable in ``order_by``.
+
+        None (NULL) before that start, and once it was handed from one process to another: it is enqueued anew then.
+        """
+        if self.enqueued_at is None or self.started_at is None or self.enqueued_at > self.started_at:
             return None
         return self.started_at - self.enqueued_at
 
     @wait.inplace.expression
     @classmethod
     def _wait_expression(cls) -> ColumnElement[timedelta | None]:
-        return MicrosecondsBetween(cls.enqueued_at, cls.started_at)
+        wait = MicrosecondsBetween(cls.enqueued_at, cls.started_at)
+        return case((cls.enqueued_at <= cls.started_at, wait), else_=None)
 
     @hybrid_property
     def duration(self) -> timedelta | None:

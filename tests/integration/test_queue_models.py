@@ -182,10 +182,14 @@ class TestWorkflows:
 
     def test_the_wait_is_from_the_queue_to_the_start(self, filled: Session) -> None:
         [row] = workflows(1, "SUCCESS", "waited", enqueued_at=LONG_AGO, started_at=LONG_AGO + timedelta(seconds=2.5))
-        filled.add_all([row, *workflows(1, "ENQUEUED", "waited", enqueued_at=LONG_AGO)])
+        [handed_over] = workflows(
+            1, "PENDING", "waited", enqueued_at=LONG_AGO + timedelta(hours=1), started_at=LONG_AGO
+        )
+        filled.add_all([row, handed_over, *workflows(1, "ENQUEUED", "waited", enqueued_at=LONG_AGO)])
         filled.flush()
         wait = select(WorkflowStatus.wait).where(WorkflowStatus.queue == "waited").order_by(WorkflowStatus.status)
-        assert list(filled.scalars(wait)) == [None, timedelta(seconds=2.5)]
+        assert list(filled.scalars(wait)) == [None, None, timedelta(seconds=2.5)]
+        assert handed_over.wait is None
         assert row.wait == timedelta(seconds=2.5)
         assert workflows(1, "ENQUEUED", "waited", enqueued_at=LONG_AGO)[0].wait is None
 
