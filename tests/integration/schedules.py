@@ -15,6 +15,9 @@ from tests.integration.shop import reading
 
 RARELY = "0 0 1 1 *"
 """Not while a test runs."""
+_LAST = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=12)
+DAILY = f"{_LAST.minute} {_LAST.hour} * * *"
+"""At a time of the day that is far from now, so that no slot comes while a test runs."""
 STILL = Config(tick=600)
 """Nothing happens in the background by itself: the test does it."""
 
@@ -45,9 +48,9 @@ def look_once(dbos: DBOS | AsyncDBOS) -> None:
         pass
 
 
-def hours_ago(number: float) -> datetime:
-    """A full hour (or half of one), safely in the past or in the future."""
-    return datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=number)
+def days_ago(number: int) -> datetime:
+    """A slot of ``DAILY``: the last one was half a day ago."""
+    return _LAST - timedelta(days=number)
 
 
 def slot_id(name: str, slot: datetime, application: str = "shop") -> str:

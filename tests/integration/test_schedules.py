@@ -12,7 +12,7 @@ from dbos_orm import DBOS, AsyncDBOS
 from dbos_orm._services.scheduler import CronService
 from dbos_orm.models import Schedule, WorkflowStatus
 from tests.databases import TestDatabase
-from tests.integration.schedules import RARELY, STILL, change_row, hours_ago, look_once, row_of, runs_of, slot_id
+from tests.integration.schedules import DAILY, RARELY, STILL, change_row, days_ago, look_once, row_of, runs_of, slot_id
 from tests.integration.shop import reading
 from tests.processes import eventually, eventually_async
 
@@ -55,43 +55,39 @@ async def test_a_coroutine_is_run_when_it_is_due(database: TestDatabase) -> None
 CatchUp = Literal["none", "last", "all"]
 
 
-@pytest.mark.parametrize(("catch_up", "expected"), [("none", []), ("last", [1]), ("all", [4, 3, 2, 1])])
+@pytest.mark.parametrize(("catch_up", "expected"), [("none", []), ("last", [0]), ("all", [3, 2, 1, 0])])
 def test_what_was_missed_is_caught_up_as_the_schedule_says(
     database: TestDatabase, catch_up: CatchUp, expected: list[int]
 ) -> None:
     dbos = DBOS(database.make_engine(), name="shop", config=STILL)
-    minute = (datetime.now(UTC) - timedelta(minutes=2)).minute  # of each hour, and not about to come
 
-    @dbos.scheduled(f"{minute} * * * *", name="hourly", catch_up=catch_up)
+    @dbos.scheduled(DAILY, name="daily", catch_up=catch_up)
     @dbos.workflow
     def note(scheduled_at: datetime, actual_at: datetime) -> None: ...
 
     with dbos.launch():
-        following = row_of(database, "hourly").next_fire_at
-        assert following is not None
-        change_row(database, "hourly", next_fire_at=following - timedelta(hours=4))
+        assert row_of(database, "daily").next_fire_at == days_ago(-1)
+        change_row(database, "daily", next_fire_at=days_ago(3))
         look_once(dbos)
 
-        assert runs_of(database, "hourly") == [
-            slot_id("hourly", following - timedelta(hours=number)) for number in expected
-        ]
-        row = row_of(database, "hourly")
-        assert row.next_fire_at == following
-        assert row.last_fire_at == (following - timedelta(hours=1) if expected else None)
+        assert runs_of(database, "daily") == [slot_id("daily", days_ago(number)) for number in expected]
+        row = row_of(database, "daily")
+        assert row.next_fire_at == days_ago(-1)
+        assert row.last_fire_at == (days_ago(0) if expected else None)
 
 
 def test_a_long_absence_is_caught_up_in_batches(database: TestDatabase) -> None:
     dbos = DBOS(database.make_engine(), name="shop", config=STILL)
 
-    @dbos.scheduled("0 * * * *", name="hourly", catch_up="all")
+    @dbos.scheduled(DAILY, name="daily", catch_up="all")
     @dbos.workflow
     def note(scheduled_at: datetime, actual_at: datetime) -> None: ...
 
     with dbos.launch():
-        change_row(database, "hourly", next_fire_at=hours_ago(250))
+        change_row(database, "daily", next_fire_at=days_ago(250))
         look_once(dbos)
 
-        assert len(runs_of(database, "hourly")) == 251
+        assert len(runs_of(database, "daily")) == 251
 
 
 def test_the_newest_slot_of_a_year_without_anybody_is_found_at_once(database: TestDatabase) -> None:
@@ -111,50 +107,50 @@ def test_the_newest_slot_of_a_year_without_anybody_is_found_at_once(database: Te
 def test_two_processes_that_look_at_once_start_one_run(database: TestDatabase) -> None:
     dbos = DBOS(database.make_engine(), name="shop", config=STILL)
 
-    @dbos.scheduled("0 * * * *", name="hourly")
+    @dbos.scheduled(DAILY, name="daily")
     @dbos.workflow
     def note(scheduled_at: datetime, actual_at: datetime) -> None: ...
 
     with dbos.launch():
-        change_row(database, "hourly", next_fire_at=hours_ago(0))
+        change_row(database, "daily", next_fire_at=days_ago(0))
         binding = dbos._runtime.bound("a test")
         first, second = CronService(binding), CronService(binding)
         first.run_once()
-        second._start_due(["hourly"])  # What it saw before the first one was done.
+        second._start_due(["daily"])  # What it saw before the first one was done.
 
-        assert runs_of(database, "hourly") == [slot_id("hourly", hours_ago(0))]
+        assert runs_of(database, "daily") == [slot_id("daily", days_ago(0))]
 
 
 def test_the_row_that_another_process_holds_is_left_to_it(postgresql_database: TestDatabase) -> None:
     database = postgresql_database
     dbos = DBOS(database.make_engine(), name="shop", config=STILL)
 
-    @dbos.scheduled("0 * * * *", name="hourly")
+    @dbos.scheduled(DAILY, name="daily")
     @dbos.workflow
     def note(scheduled_at: datetime, actual_at: datetime) -> None: ...
 
     with dbos.launch():
-        change_row(database, "hourly", next_fire_at=hours_ago(0))
+        change_row(database, "daily", next_fire_at=days_ago(0))
         with database.make_engine().begin() as other:
             other.execute(select(Schedule.name).with_for_update())
             assert CronService(dbos._runtime.bound("a test")).run_once() > 0
-            assert runs_of(database, "hourly") == []
+            assert runs_of(database, "daily") == []
         look_once(dbos)
-        assert runs_of(database, "hourly") == [slot_id("hourly", hours_ago(0))]
+        assert runs_of(database, "daily") == [slot_id("daily", days_ago(0))]
 
 
 def test_a_run_waits_in_the_queue_of_its_schedule_or_of_its_workflow(database: TestDatabase) -> None:
     dbos = DBOS(database.make_engine(), name="shop", config=STILL)
     reports, nights = dbos.queue("reports"), dbos.queue("nights")
 
-    @dbos.scheduled("0 * * * *", name="own", queue=nights)
-    @dbos.scheduled("0 * * * *", name="inherited")
+    @dbos.scheduled(DAILY, name="own", queue=nights)
+    @dbos.scheduled(DAILY, name="inherited")
     @dbos.workflow(queue=reports)
     def note(scheduled_at: datetime, actual_at: datetime) -> None: ...
 
     with dbos.launch():
         for name in ("own", "inherited"):
-            change_row(database, name, next_fire_at=hours_ago(0))
+            change_row(database, name, next_fire_at=days_ago(0))
         look_once(dbos)
 
     with reading(database) as session:

@@ -23,7 +23,7 @@ from dbos_orm.errors import (
     SessionMisuseError,
 )
 from tests.databases import TestDatabase
-from tests.integration.schedules import RARELY, STILL, change_row, hours_ago, look_once, row_of, runs_of, slot_id
+from tests.integration.schedules import DAILY, RARELY, STILL, change_row, days_ago, look_once, row_of, runs_of, slot_id
 from tests.integration.shop import Interruption, launched, launched_async
 from tests.processes import PATIENCE, eventually
 
@@ -105,27 +105,27 @@ async def test_a_schedule_that_does_not_exist_is_said_to_be_missing(shop: Shop, 
 
 
 async def test_what_is_paused_is_not_run_and_not_caught_up(shop: Shop, database: TestDatabase) -> None:
-    await shop.do("create", "hourly", shop.report, "0 * * * *", catch_up="all")
-    assert (await shop.do("pause", "hourly")).paused
-    change_row(database, "hourly", next_fire_at=hours_ago(3))
+    await shop.do("create", "daily", shop.report, DAILY, catch_up="all")
+    assert (await shop.do("pause", "daily")).paused
+    change_row(database, "daily", next_fire_at=days_ago(3))
     look_once(shop.dbos)
-    assert runs_of(database, "hourly") == []
+    assert runs_of(database, "daily") == []
 
-    resumed = await shop.do("resume", "hourly")
+    resumed = await shop.do("resume", "daily")
     assert not resumed.paused
-    assert resumed.next_fire_at == hours_ago(-1)
+    assert resumed.next_fire_at == days_ago(-1)
     look_once(shop.dbos)
-    assert runs_of(database, "hourly") == []
+    assert runs_of(database, "daily") == []
 
 
 async def test_pausing_and_resuming_twice_changes_nothing(shop: Shop, database: TestDatabase) -> None:
-    await shop.do("create", "hourly", shop.report, "0 * * * *")
-    await shop.do("pause", "hourly")
-    paused = await shop.do("pause", "hourly")
-    assert await shop.do("get", "hourly") == paused
-    await shop.do("resume", "hourly")
-    change_row(database, "hourly", next_fire_at=hours_ago(-5))
-    assert (await shop.do("resume", "hourly")).next_fire_at == hours_ago(-5)
+    await shop.do("create", "daily", shop.report, DAILY)
+    await shop.do("pause", "daily")
+    paused = await shop.do("pause", "daily")
+    assert await shop.do("get", "daily") == paused
+    await shop.do("resume", "daily")
+    change_row(database, "daily", next_fire_at=days_ago(-5))
+    assert (await shop.do("resume", "daily")).next_fire_at == days_ago(-5)
 
 
 async def test_a_trigger_is_a_run_of_its_own(shop: Shop, database: TestDatabase) -> None:
@@ -145,26 +145,26 @@ async def test_a_trigger_is_a_run_of_its_own(shop: Shop, database: TestDatabase)
 
 
 async def test_backfilled_slots_and_regular_ones_are_the_same_runs(shop: Shop, database: TestDatabase) -> None:
-    await shop.do("create", "hourly", shop.report, "0 * * * *")
-    change_row(database, "hourly", next_fire_at=hours_ago(2))
+    await shop.do("create", "daily", shop.report, DAILY)
+    change_row(database, "daily", next_fire_at=days_ago(2))
     look_once(shop.dbos)  # The newest missed one.
 
-    handles = await shop.do("backfill", "hourly", hours_ago(4), hours_ago(-10))
+    handles = await shop.do("backfill", "daily", days_ago(4), days_ago(-10))
 
-    slots = [hours_ago(number) for number in (4, 3, 2, 1, 0)]
-    assert [handle.workflow_id for handle in handles] == [slot_id("hourly", slot) for slot in slots]
+    slots = [days_ago(number) for number in (4, 3, 2, 1, 0)]
+    assert [handle.workflow_id for handle in handles] == [slot_id("daily", slot) for slot in slots]
     assert [handle.created for handle in handles] == [True, True, True, True, False]
     assert [(await of(handle.result(timeout=PATIENCE)))[0] for handle in handles] == slots
-    again = await shop.do("backfill", "hourly", hours_ago(4), hours_ago(2))
+    again = await shop.do("backfill", "daily", days_ago(4), days_ago(2))
     assert [handle.created for handle in again] == [False, False]
-    assert len(runs_of(database, "hourly")) == 5
+    assert len(runs_of(database, "daily")) == 5
 
 
 async def test_a_long_backfill_is_written_in_batches(shop: Shop, database: TestDatabase) -> None:
     await shop.do("create", "minutely", shop.report, "* * * * *", queue=None)
     await shop.do("pause", "minutely")
 
-    handles = await shop.do("backfill", "minutely", hours_ago(22), hours_ago(12))
+    handles = await shop.do("backfill", "minutely", days_ago(1), days_ago(1) + timedelta(hours=10))
 
     assert len({handle.workflow_id for handle in handles}) == 600
     assert len(runs_of(database, "minutely")) == 600
@@ -267,15 +267,15 @@ async def test_what_cannot_work_is_refused_at_the_call(shop: Shop) -> None:
     with pytest.raises(ScheduleExistsError):
         await shop.do("create", "x", "report", RARELY)
     for start, end in (
-        (hours_ago(0), hours_ago(1)),
-        (hours_ago(2).replace(tzinfo=None), hours_ago(1)),
-        ("2026-01-01", hours_ago(0)),
+        (days_ago(0), days_ago(1)),
+        (days_ago(2).replace(tzinfo=None), days_ago(1)),
+        ("2026-01-01", days_ago(0)),
     ):
         with pytest.raises(ConfigurationError, match="start is"):
             await shop.do("backfill", "x", start, end)
     await shop.do("set", "x", expression="* * * * * *")
     with pytest.raises(ConfigurationError, match="at most 100000"):
-        await shop.do("backfill", "x", hours_ago(48), hours_ago(0))
+        await shop.do("backfill", "x", days_ago(2), days_ago(0))
 
 
 async def test_a_context_needs_a_workflow_that_takes_it(shop: Shop) -> None:
@@ -339,11 +339,11 @@ def test_a_method_of_a_registered_instance_can_be_scheduled(dbos: DBOS, database
 def test_a_process_that_executes_nothing_can_make_schedules(database: TestDatabase) -> None:
     web = DBOS(database.make_engine(), name="shop")
     workflow = Shop(web).report
-    web.schedules.create("hourly", workflow, "0 * * * *")
-    change_row(database, "hourly", next_fire_at=hours_ago(0))
+    web.schedules.create("daily", workflow, DAILY)
+    change_row(database, "daily", next_fire_at=days_ago(0))
     with launched(database) as worker:
         Shop(worker)
-        eventually(lambda: runs_of(database, "hourly"))
+        eventually(lambda: runs_of(database, "daily"))
 
 
 def test_schedules_need_a_database_and_no_transaction(dbos: DBOS) -> None:

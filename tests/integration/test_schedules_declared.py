@@ -15,7 +15,7 @@ from dbos_orm import DBOS
 from dbos_orm.errors import ConfigurationError, ConflictingRegistrationError, NotRegisteredError, QueueNotFoundError
 from dbos_orm.models import Schedule
 from tests.databases import TestDatabase
-from tests.integration.schedules import RARELY, STILL, change_row, hours_ago, look_once, row_of, runs_of, slot_id
+from tests.integration.schedules import DAILY, RARELY, STILL, change_row, days_ago, look_once, row_of, runs_of, slot_id
 from tests.integration.shop import reading
 from tests.processes import PATIENCE
 
@@ -45,9 +45,9 @@ def test_a_launch_stores_what_code_declares(database: TestDatabase) -> None:
 def test_another_launch_takes_over_what_has_changed_and_leaves_the_rest(database: TestDatabase) -> None:
     with declared(database, "0 9 * * *").launch() as dbos:
         dbos.schedules.pause("report")
-    change_row(database, "report", next_fire_at=hours_ago(5))
+    change_row(database, "report", next_fire_at=days_ago(5))
     with declared(database, "0 9 * * *").launch():
-        assert row_of(database, "report").next_fire_at == hours_ago(5)
+        assert row_of(database, "report").next_fire_at == days_ago(5)
     with declared(database, RARELY, catch_up="none").launch():
         row = row_of(database, "report")
 
@@ -58,9 +58,9 @@ def test_another_launch_takes_over_what_has_changed_and_leaves_the_rest(database
 def test_a_schedule_whose_code_is_gone_is_kept_and_reported_and_not_run(
     database: TestDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with declared(database, "0 * * * *").launch():
+    with declared(database, DAILY).launch():
         pass
-    change_row(database, "report", next_fire_at=hours_ago(0))
+    change_row(database, "report", next_fire_at=days_ago(0))
     later = DBOS(database.make_engine(), name="shop", config=STILL)
 
     @later.workflow(name="report")
@@ -71,31 +71,31 @@ def test_a_schedule_whose_code_is_gone_is_kept_and_reported_and_not_run(
 
     assert "schedules ['report'] were declared by code that is not here" in caplog.text
     assert runs_of(database, "report") == []
-    assert row_of(database, "report").next_fire_at == hours_ago(0)
+    assert row_of(database, "report").next_fire_at == days_ago(0)
 
 
-class EveryHour(BaseTrigger):
+class EveryDay(BaseTrigger):
     """A trigger that has no text of its own."""
 
     def get_next_fire_time(self, previous_fire_time: Any, now: datetime) -> datetime:
-        return now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+        return days_ago(0) - (days_ago(0) - now) // timedelta(days=1) * timedelta(days=1)
 
 
 def test_a_trigger_is_gone_on_with_by_processes_that_declare_the_same_one(database: TestDatabase) -> None:
-    with declared(database, EveryHour()).launch():
+    with declared(database, EveryDay()).launch():
         row = row_of(database, "report")
-        assert (row.expression, row.trigger) == (None, f"{__name__}.EveryHour")
-    change_row(database, "report", next_fire_at=hours_ago(0))
+        assert (row.expression, row.trigger) == (None, f"{__name__}.EveryDay")
+    change_row(database, "report", next_fire_at=days_ago(0))
     change_row(database, "report", trigger="another one")
-    same = declared(database, EveryHour())
+    same = declared(database, EveryDay())
     same.bind(database.make_engine())
     look_once(same)
     assert runs_of(database, "report") == []
 
-    change_row(database, "report", trigger=f"{__name__}.EveryHour")
+    change_row(database, "report", trigger=f"{__name__}.EveryDay")
     look_once(same)
-    assert runs_of(database, "report") == [slot_id("report", hours_ago(0))]
-    assert row_of(database, "report").next_fire_at == hours_ago(-1)
+    assert runs_of(database, "report") == [slot_id("report", days_ago(0))]
+    assert row_of(database, "report").next_fire_at == days_ago(-1)
 
 
 def test_a_trigger_that_has_ended_stands_at_no_slot(database: TestDatabase) -> None:
@@ -108,33 +108,33 @@ def test_a_trigger_that_has_ended_stands_at_no_slot(database: TestDatabase) -> N
 
 
 def test_one_bad_row_does_not_hold_up_the_others(database: TestDatabase, caplog: pytest.LogCaptureFixture) -> None:
-    dbos = declared(database, "0 * * * *")
+    dbos = declared(database, DAILY)
 
     @dbos.workflow(name="other")
     def other(scheduled_at: datetime, actual_at: datetime) -> None: ...
 
     with dbos.launch():
-        dbos.schedules.create("bad", other, "0 * * * *")
-        change_row(database, "bad", next_fire_at=hours_ago(1), expression="every now and then")
-        change_row(database, "report", next_fire_at=hours_ago(0))
+        dbos.schedules.create("bad", other, DAILY)
+        change_row(database, "bad", next_fire_at=days_ago(1), expression="every now and then")
+        change_row(database, "report", next_fire_at=days_ago(0))
         look_once(dbos)
 
-    assert runs_of(database, "report") == [slot_id("report", hours_ago(0))]
+    assert runs_of(database, "report") == [slot_id("report", days_ago(0))]
     assert "schedule 'bad' stays where it is" in caplog.text
-    assert row_of(database, "bad").next_fire_at == hours_ago(1)
+    assert row_of(database, "bad").next_fire_at == days_ago(1)
 
 
 def test_a_slot_whose_id_belongs_to_another_workflow_is_reported(
     database: TestDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dbos = declared(database, "0 * * * *")
+    dbos = declared(database, DAILY)
 
     @dbos.workflow(name="other")
     def other() -> None: ...
 
     with dbos.launch():
-        other.options(workflow_id=slot_id("report", hours_ago(0))).start()
-        change_row(database, "report", next_fire_at=hours_ago(0))
+        other.options(workflow_id=slot_id("report", days_ago(0))).start()
+        change_row(database, "report", next_fire_at=days_ago(0))
         look_once(dbos)
 
     assert "belongs to workflow 'other'" in caplog.text
@@ -143,12 +143,12 @@ def test_a_slot_whose_id_belongs_to_another_workflow_is_reported(
 def test_a_schedule_is_due_from_its_slot_on(database: TestDatabase) -> None:
     with declared(database, RARELY).launch() as dbos:
         due = select(Schedule.is_due)
-        for next_fire_at, expected in ((hours_ago(0), True), (hours_ago(-2), False), (None, False)):
+        for next_fire_at, expected in ((days_ago(0), True), (days_ago(-2), False), (None, False)):
             change_row(database, "report", next_fire_at=next_fire_at)
             with reading(database) as session:
                 assert session.scalars(due).one() is expected
             assert row_of(database, "report").is_due is expected
-        change_row(database, "report", next_fire_at=hours_ago(0))
+        change_row(database, "report", next_fire_at=days_ago(0))
         dbos.schedules.pause("report")
         assert row_of(database, "report").is_due is False
 
