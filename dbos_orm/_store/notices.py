@@ -23,18 +23,15 @@ def channel_of(application: str, dialect: Dialect) -> str:
 
 
 def notify(connection: Connection, dialect: Dialect, channel: str, text: str) -> None:
-    """Tell everybody who listens on a channel, in a transaction that ends without waiting for the disk.
-
-    A notice is not kept: who does not listen now never hears of it. ``text`` has at most
+    """Tell everybody who listens on a channel, in a transaction of its own; ``text`` has at most
     ``LONGEST_NOTICE_BYTES``.
+
+    A notice is not kept: who does not listen now never hears of it. The commit of a transaction that has written
+    nothing else waits neither for the disk nor for a standby, although the notice gives it an ID.
     """
     statement = dialect.prepared("notify", _notify)
     statement.execute(connection, {"channel": channel, "text": text})
 
 
 def _notify() -> ClauseElement:
-    # A notice gives its transaction an ID, and by that a commit record, which would be flushed.
-    return select(
-        func.set_config("synchronous_commit", "off", True),
-        func.pg_notify(bindparam("channel", type_=Text()), bindparam("text", type_=Text())),
-    )
+    return select(func.pg_notify(bindparam("channel", type_=Text()), bindparam("text", type_=Text())))
