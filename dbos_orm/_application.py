@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from dbos_orm import _launching
@@ -20,6 +21,7 @@ from dbos_orm._registry import Registry
 from dbos_orm._runtime import Runtime
 from dbos_orm._services.inline import InlineWork
 from dbos_orm._services.scheduling import ScheduleInfo
+from dbos_orm._summary import LaunchSummary, summarize
 from dbos_orm._surroundings import Surroundings
 from dbos_orm.config import Config, Duration, seconds
 from dbos_orm.errors import ConfigurationError, NotLaunchedError
@@ -60,6 +62,29 @@ class AnyDBOS(AnyOperations):
     def is_launched(self) -> bool:
         """Whether this process executes workflows of the application."""
         return self._runtime.executing is not None
+
+    @property
+    def running(self) -> int:
+        """How many workflows this process executes now."""
+        binding = self._runtime.binding
+        return 0 if binding is None else len(binding.runs)
+
+    def summarize(self) -> LaunchSummary:
+        """What this launch has found, for people. It asks the database, and blocks meanwhile.
+
+        Raises:
+            NotLaunchedError: the application is not launched.
+        """
+        return summarize(*self._runtime.launched("summarize()"))
+
+    def run_at_most(self, count: int) -> None:
+        """Have the next launch run this many workflows from the database at a time, whatever the ``Config`` says."""
+        self.config = replace(self.config, worker_threads=count, async_workflows=count)
+        self._runtime.application = replace(self._runtime.application, config=self.config)
+        resolved, binding = self._resolved, self._runtime.binding
+        if resolved is not None and binding is not None:
+            binding.close()
+            self._runtime.binding = _binding_of(self._runtime.application, resolved)
 
     def _bind(self, resolved: ResolvedBind) -> None:
         if self._runtime.executing is not None:

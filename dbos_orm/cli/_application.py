@@ -9,7 +9,7 @@ from enum import IntEnum
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from dbos_orm.cli import _schema_commands
+from dbos_orm.cli import _schema_commands, _worker_command
 from dbos_orm.cli._output import complain
 from dbos_orm.errors import ConfigurationError, DatabaseUnavailableError, DBOSError
 
@@ -29,12 +29,13 @@ class ExitCode(IntEnum):
 
 application = typer.Typer(
     name="dbos-orm",
-    help="Durable workflows in your database: its schema and, in time, what runs in it.",
+    help="Durable workflows in your database: its schema, and processes that execute them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 _schema_commands.register(application)
+_worker_command.register(application)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
