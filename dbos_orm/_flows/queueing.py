@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from dbos_orm._context import RecordedStep, Run, StepKey
-from dbos_orm._flows.effects import Change, Flow, Read
+from dbos_orm._flows.effects import Change, Flow
 from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.recording import adopt, find_recorded
 from dbos_orm._flows.stepping import record_outcome
 from dbos_orm._outcomes import Raised, Returned, unwrap
 from dbos_orm._store.entries import INTERNAL_QUEUE, RunStart, StepEntry
-from dbos_orm._store.starting import RecordedChild, Start, load_queues, place_child, require_queue
+from dbos_orm._store.starting import RecordedChild, Start, fill_in_and_load, place_child, require_queue
 from dbos_orm.errors import ConfigurationError, QueueNotFoundError
 
 
@@ -20,7 +20,11 @@ def require_place(env: Environment, entry: RunStart) -> Flow[None]:
     if entry.queue is None or entry.queue == INTERNAL_QUEUE:
         return
     if entry.queue not in env.queues:
-        env.queues.update((yield from Read(partial(load_queues, application=env.application))))
+        declared = env.registry.queue(entry.queue)
+        settings = [] if declared is None else [declared]
+        # Perhaps no launch has filled in its row yet, and without one nobody may claim from it.
+        verb = partial(fill_in_and_load, dialect=env.dialect, application=env.application, settings=settings)
+        env.queues.update((yield from Change(verb)))
     require_queue(entry, env.queues, env.registry)
 
 

@@ -12,11 +12,13 @@ from dbos_orm._clock import steady_seconds
 from dbos_orm._context import Launch, Run
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._drivers.own_line import OwnLine
+from dbos_orm._queue_settings import QueueSettings
 from dbos_orm._services.dispatch import Dispatch
 from dbos_orm._services.intake import Intake
 from dbos_orm._services.service import Service
 from dbos_orm._store.delays import promote_due
 from dbos_orm._store.overview import Overview, observe
+from dbos_orm._store.queues import fill_in
 
 _EXPECTING_SECONDS: Final = (0.002, 0.01, 0.05, 0.25)
 """When to look again for what is being committed; whoever commits later is found by the tick."""
@@ -41,6 +43,7 @@ class DispatcherService(Service):
         self._looks_everywhere = False
         self._due_at = inf
         self._has_others = False
+        self._missing: list[QueueSettings] = []
         self._told_at = -inf
 
     # -- what wakes it ---------------------------------------------------------------------------
@@ -68,6 +71,11 @@ class DispatcherService(Service):
     def see(self, overview: Overview, asked_at: float) -> None:
         """Take what the tick has found out, as it was when it asked."""
         self._has_others = bool(overview.others)
+        rows = {queue.name for queue in overview.queues}
+        declared = (
+            self._binding.environment.registry.queue(queue) for queue, _ in overview.waiting if queue not in rows
+        )
+        self._missing = [settings for settings in declared if settings is not None]
         self._due_at = inf if overview.due_in is None else asked_at + max(0.0, overview.due_in)
         if self._dispatch.see(overview, asked_at) or self._due_at < inf:
             self.wake()
@@ -88,6 +96,8 @@ class DispatcherService(Service):
         self._hear_expected()
         if self._looks_everywhere:
             self._observe()
+        if self._missing:
+            self._fill_in()
         if self._due_at <= steady_seconds():
             self._promote()
         claimed, again = self._dispatch.claim()
@@ -120,6 +130,13 @@ class DispatcherService(Service):
     def _until_expected(self) -> float:
         with self._lock:
             return self._expected[0][0] - steady_seconds() if self._expected else inf
+
+    def _fill_in(self) -> None:
+        """Give queues their rows that code has declared since the launch, and in which something waits."""
+        settings, self._missing = self._missing, []
+        application = self._binding.environment.application
+        verb = partial(fill_in, dialect=self._binding.dialect, application=application, settings=settings)
+        self._binding.gateway.change(verb)
 
     def _observe(self) -> None:
         self._looks_everywhere = False

@@ -101,7 +101,9 @@ def hold(
                 (was_begun | WorkflowStatus.timeout.is_(None), WorkflowStatus.deadline),
                 # The claim has made the timeout a deadline, unless another deadline was earlier.
                 (
-                    WorkflowStatus.deadline >= dialect.plus_microseconds(_STATUS.c.started_at, WorkflowStatus.timeout),
+                    # Its two instants were not read at the same time.
+                    dialect.plus_microseconds(_STATUS.c.deadline, literal(1_000_000, BigInteger))
+                    >= dialect.plus_microseconds(_STATUS.c.started_at, WorkflowStatus.timeout),
                     null(),
                 ),
                 else_=WorkflowStatus.deadline,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -12,11 +12,13 @@ from sqlalchemy.types import BigInteger, TypeEngine
 
 from dbos_orm._context import logger
 from dbos_orm._dialects import Dialect
+from dbos_orm._queue_settings import QueueSettings
 from dbos_orm._registry import Registry
 from dbos_orm._states import LIVE_STATES, WorkflowState
 from dbos_orm._store import checkpoints
 from dbos_orm._store.entries import INTERNAL_QUEUE, RunStart, StepEntry
 from dbos_orm._store.history import RecordedRun, find_run
+from dbos_orm._store.queues import fill_in
 from dbos_orm.errors import (
     ConfigurationError,
     ConflictingWorkflowError,
@@ -59,6 +61,14 @@ def load_queues(connection: Connection, application: str) -> dict[str, bool]:
     """The queues that have a row, and whether each is partitioned."""
     rows = connection.execute(select(Queue.name, Queue.partitioned).where(Queue.application == application))
     return {row.name: row.partitioned for row in rows}
+
+
+def fill_in_and_load(
+    connection: Connection, dialect: Dialect, application: str, settings: Sequence[QueueSettings]
+) -> dict[str, bool]:
+    """``load_queues``, with the rows of these queues if they had none."""
+    fill_in(connection, dialect, application, settings)
+    return load_queues(connection, application)
 
 
 def require_queue(entry: RunStart, stored: Mapping[str, bool], registry: Registry) -> None:
