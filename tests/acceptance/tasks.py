@@ -34,6 +34,7 @@ class Tasks:
         self._lock = threading.Lock()
         self.double = self.dbos.step(self._double, name="double")
         self.work: Workflow[[int, str, float], int] = self.dbos.workflow(name="work", version="1")(self._work)
+        self.many: Workflow[[int], list[int]] = self.dbos.workflow(name="many", version="1")(self._many)
         self.loop: Workflow[[int], list[int]] = self.dbos.workflow(name="loop", version="1")(self._loop)
 
     def _double(self, number: int, seconds: float) -> int:
@@ -45,6 +46,10 @@ class Tasks:
         doubled = self.double(number, seconds)
         self._say("ended", number, key)
         return doubled
+
+    def _many(self, count: int) -> list[int]:
+        calls = [self.work.options(queue="plain").call(number, "", 0.0) for number in range(count)]
+        return self.dbos.gather(*self.dbos.start_many(calls))
 
     def _loop(self, count: int) -> list[int]:
         handles = [self.work.options(queue="few").start(number, "", 0.0) for number in range(count)]
