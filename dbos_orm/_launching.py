@@ -76,7 +76,8 @@ def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool, served: S
         intake = Intake(binding, started)
         recovery = Recovery(binding, intake, LeaseObserver(leases))
         dispatcher = DispatcherService(binding, started, intake, Dispatch(binding, intake, served))
-        tick = TickService(binding, started, recovery, intake, dispatcher)
+        cron = CronService(binding)
+        tick = TickService(binding, started, recovery, intake, dispatcher, cron)
         recovery.expire_dead(tick.look())  # now, so that their workflows count as interrupted in the report
         _report(binding, started)
         declare_schedules(binding)
@@ -88,7 +89,6 @@ def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool, served: S
     binding.hints.dispatcher = dispatcher.look_for
     binding.hints.look_everywhere = dispatcher.look_everywhere
     hints = hint_services(binding)
-    cron = CronService(binding)
     runtime.look_for_slots = cron.wake
     for service in (leases, tick, dispatcher, *hints, cron):
         service.start()

@@ -77,7 +77,9 @@ def parse(expression: str) -> CronText:
     """
     texts = _WORDS.get(expression.strip().lower(), expression).split()
     if expression.strip().startswith("@") and len(texts) == 1:
-        raise ConfigurationError("expression", expression, f"cron text, or one of {sorted(_WORDS)}")
+        raise ConfigurationError(
+            "expression", expression, f"cron text, or one of {sorted(_WORDS)}", "write for example '@daily'"
+        )
     if len(texts) not in (5, 6):
         raise ConfigurationError(
             "expression",
@@ -104,7 +106,7 @@ def _numbers(field: _Field, text: str, expression: str) -> frozenset[int]:
 def _range(field: _Field, part: str) -> Iterable[int]:
     found = _PART.fullmatch(part)
     if found is None:
-        raise ValueError(f"{part!r} is none of these")
+        raise ValueError(f"write one of these instead of {part!r}")
     highest = 6 if field.name == "day of week" else field.highest
     if found["all"]:
         first, last = field.lowest, highest
@@ -114,9 +116,9 @@ def _range(field: _Field, part: str) -> Iterable[int]:
         last = ends if found["last"] is None else _number(field, found["last"], is_last=True)
     step = 1 if found["step"] is None else int(found["step"])
     if not 1 <= step <= highest:
-        raise ValueError(f"the step of {part!r} never comes twice" if step else f"the step of {part!r} is nothing")
+        raise ValueError(f"choose another step than in {part!r}, which " + ("never comes twice" if step else "is none"))
     if first > last:
-        raise ValueError(f"{part!r} begins behind its end; write it as a list of two ranges")
+        raise ValueError(f"write {part!r}, which begins behind its end, as two ranges in a list")
     return range(first, last + 1, step)
 
 
@@ -126,7 +128,7 @@ def _number(field: _Field, text: str, *, is_last: bool) -> int:
         # FRI-SUN ends with the Sunday that is 7.
         return 7 if is_last and text.upper() == "SUN" else number
     if not text.isdecimal() or not field.lowest <= int(text) <= field.highest:
-        raise ValueError(f"{text!r} is none of these")
+        raise ValueError(f"write one of these instead of {text!r}")
     return int(text)
 
 

@@ -31,6 +31,7 @@ _PROMPT: Final = timedelta(seconds=2)
 _LONGEST_GAP: Final = timedelta(seconds=10)
 """Who has not looked for longer than this was away meanwhile (a lost database, a machine that slept)."""
 _HELD_SECONDS: Final = 60.0
+_HIDDEN_SECONDS: Final = 5.0
 _SLACK_SECONDS: Final = 0.05
 """What another's clock and this one's may differ by, before it is worth to look again."""
 
@@ -48,6 +49,8 @@ class CronService(Service):
         self._registry = binding.application.registry
         self._interval = seconds(binding.application.config.tick)
         self._planned = 0.0
+        self._last_look = 0.0
+        self._is_hidden = False
         self._watched_since: datetime | None = None
         self._looked_at: datetime | None = None
         self._held: dict[str, float] = {}
@@ -58,7 +61,11 @@ class CronService(Service):
         From then on nothing is asked between two slots.
         """
         self._interval = _HORIZON_SECONDS
-        if fires_in is not None and steady_seconds() + fires_in < self._planned - _SLACK_SECONDS:
+        now = steady_seconds()
+        if fires_in is None or now + fires_in >= self._planned - _SLACK_SECONDS:
+            return
+        # What is due and for other processes hides what comes next: it is worth a look now and then.
+        if fires_in > 0 or not self._is_hidden or now - self._last_look > _HIDDEN_SECONDS:
             self.wake()
 
     def run_once(self) -> float:
@@ -72,7 +79,9 @@ class CronService(Service):
             )
         )
         self._watch(now)
+        self._last_look = steady_seconds()
         ours = [one for one in upcoming if self._is_ours(one.schedule)]
+        self._is_hidden = any(one.seconds <= 0 for one in upcoming if one not in ours)
         due = [one.schedule.name for one in ours if one.seconds <= 0]
         if due and self._start_due(due):
             return 0.0
@@ -136,7 +145,9 @@ class CronService(Service):
         after, slot = clock_of(self._registry, schedule), schedule.next_fire_at
         assert slot is not None
         if after is None:
-            raise ConfigurationError("schedule", schedule.name, "the trigger that this process declares")
+            raise ConfigurationError(
+                "schedule", schedule.name, "one whose trigger this process declares", "launch the code that declares it"
+            )
         watched_since = (self._watched_since or now) - _PROMPT
         due = due_slots(after, slot, now, watched_since=watched_since, catch_up=schedule.catch_up, limit=_SLOTS_AT_ONCE)
         application = self._binding.application

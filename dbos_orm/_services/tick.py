@@ -10,6 +10,7 @@ from dbos_orm._drivers.binding import Binding
 from dbos_orm._services.dispatcher import DispatcherService
 from dbos_orm._services.intake import Intake
 from dbos_orm._services.recovery import Recovery
+from dbos_orm._services.scheduler import CronService
 from dbos_orm._services.service import Service
 from dbos_orm._states import WorkflowState
 from dbos_orm._store import ownership
@@ -28,7 +29,13 @@ class TickService(Service):
     """
 
     def __init__(
-        self, binding: Binding, launch: Launch, recovery: Recovery, intake: Intake, dispatcher: DispatcherService
+        self,
+        binding: Binding,
+        launch: Launch,
+        recovery: Recovery,
+        intake: Intake,
+        dispatcher: DispatcherService,
+        cron: CronService,
     ) -> None:
         super().__init__(f"dbos-{binding.environment.application}-tick")
         self._binding = binding
@@ -36,6 +43,7 @@ class TickService(Service):
         self._recovery = recovery
         self._intake = intake
         self._dispatcher = dispatcher
+        self._cron = cron
         self._recorded_timeouts: set[tuple[str, str]] = set()
         self._interval = seconds(binding.environment.config.tick)
 
@@ -48,6 +56,7 @@ class TickService(Service):
         asked_at = steady_seconds()
         overview = self.look()
         self._dispatcher.see(overview, asked_at)
+        self._cron.heard(overview.fires_in)
         if self._recovery.run_once(overview):
             return 0.0
         return self._next()

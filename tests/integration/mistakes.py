@@ -21,6 +21,7 @@ from dbos_orm.errors import (
     NotLaunchedError,
     NotRegisteredError,
     QueueNotFoundError,
+    ScheduleNotFoundError,
     SerializationError,
 )
 from tests.integration.shop import Item
@@ -336,7 +337,41 @@ BINDS = [
     wrong("bind", 7, lambda app: AsyncDBOS(name="shop").bind(SEVEN), "an AsyncEngine, an async_sessionmaker"),
 ]  # fmt: skip
 
+RARELY = "0 0 1 1 *"
+
+
+def scheduled(schedule: Any, **options: Any) -> Callable[[Any], object]:
+    """A declaration, of a workflow that takes what a schedule gives."""
+
+    def declare(app: Any) -> object:
+        return app.dbos.scheduled(schedule, **options)(app.dbos.workflow(name="timed")(timed))
+
+    return declare
+
+
+def timed(scheduled_at: datetime, actual_at: datetime) -> None: ...
+
+
+SCHEDULES = [
+    wrong("hour of '0 25 * * *'", "25", scheduled("0 25 * * *"), "0 to 23"),
+    wrong("day of week of '0 0 * * 8'", "8", scheduled("0 0 * * 8"), "0 and 7 are Sunday"),
+    wrong("expression", "0 0 *", scheduled("0 0 *"), "5 or 6 fields, not 3"),
+    wrong("expression", "@often", scheduled("@often"), "'@daily'"),
+    wrong("expression", "0 0 30 2 *", scheduled("0 0 30 2 *"), "a day that exists"),
+    wrong("schedule", 7, scheduled(7), "cron text, or a trigger"),
+    wrong("timezone", "Mars/Olympus", scheduled(RARELY, timezone="Mars/Olympus"), "IANA"),
+    wrong("catch_up", "some", scheduled(RARELY, catch_up="some"), "'none', 'last', 'all'"),
+    wrong("name", "", scheduled(RARELY, name=""), "a text of 1 to 200 characters"),
+    wrong("queue", "_dbos_internal", scheduled(RARELY, queue="_dbos_internal"), "a name that a queue can have"),
+    Case(lambda app: app.dbos.scheduled(RARELY)(app.work), ConfigurationError, {"field": "workflow"}, "scheduled_at"),
+    Case(lambda app: app.dbos.scheduled(RARELY)(timed), ConfigurationError, {"field": "scheduled"}, "above"),
+    Case(lambda app: app.dbos.schedules.create("s", "nobody", RARELY), NotRegisteredError, {"name": "nobody"}),
+    Case(lambda app: app.dbos.schedules.create("s", "work", RARELY), ConfigurationError, {"field": "workflow"}),
+    Case(lambda app: app.dbos.schedules.get("missing"), ScheduleNotFoundError, {"schedule": "missing"}, "known: []"),
+]
+
 TABLE = {
+    "schedules": SCHEDULES,
     "settings": SETTINGS,
     "options": OPTIONS,
     "decorators": DECORATORS,

@@ -123,6 +123,7 @@ def test_an_instant_in_the_past_is_no_mistake(app: Any) -> None:
 
 
 TESTED_ELSEWHERE = {
+    "ScheduleExistsError": "test_schedules_at_run_time.py",
     "SchemaVersionError": "test_bad_databases.py",
     "TransactionOutputMissingError": "test_second_database_mistakes.py",
     "DatabaseUnavailableError": "test_bad_databases.py",

@@ -175,3 +175,23 @@ def test_the_next_slot_is_told_exactly_and_nothing_is_asked_until_then(database:
         assert not service._wake.is_set()
         service.heard(5.0)
         assert service._wake.is_set()
+
+
+def test_what_only_others_can_run_is_looked_at_now_and_then(database: TestDatabase) -> None:
+    dbos = DBOS(database.make_engine(), name="shop", config=STILL)
+
+    @dbos.workflow(name="note")
+    def note(scheduled_at: datetime, actual_at: datetime) -> None: ...
+
+    with dbos.launch():
+        dbos.schedules.create("daily", note, DAILY)
+        change_row(database, "daily", next_fire_at=days_ago(0), workflow_name="of others")
+        service = CronService(dbos._runtime.bound("a test"))
+        service.heard(-1.0)
+        service._wake.clear()
+        assert service.run_once() == pytest.approx(60)
+        service.heard(-1.0)
+        assert not service._wake.is_set()
+        service._last_look -= 6
+        service.heard(-1.0)
+        assert service._wake.is_set()

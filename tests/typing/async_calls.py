@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from typing import Any, TypeVar, assert_type
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
 
-from dbos_orm import AsyncDBOS, AsyncStagedHandle, AsyncWorkflowHandle, Call, Retry
+from dbos_orm import AsyncDBOS, AsyncStagedHandle, AsyncWorkflowHandle, Call, Retry, ScheduleInfo
 
 T = TypeVar("T")
 
@@ -210,3 +211,15 @@ def plain_transaction(session: Session) -> int:
 
 dbos.workflow(plain)  # refused
 dbos.transaction(plain_transaction)  # refused
+
+
+@dbos.scheduled("@daily")
+@dbos.workflow(name="report")
+async def report(scheduled_at: datetime, actual_at: datetime) -> str:
+    return f"{scheduled_at} {actual_at}"
+
+
+async def schedules() -> None:
+    assert_type(await dbos.schedules.list(), list[ScheduleInfo])
+    assert_type(await dbos.schedules.trigger("report"), AsyncWorkflowHandle[Any])
+    assert_type(await (await report.start(datetime.now(UTC), datetime.now(UTC))).result(), str)

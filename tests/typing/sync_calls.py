@@ -1,14 +1,26 @@
 """What type checkers accept and refuse of synchronous code; a line that must be refused says so at its end."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, assert_type
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from dbos_orm import DBOS, Call, QueueInfo, RateLimit, Retry, StagedHandle, StepFuture, WorkflowHandle, WorkflowState
+from dbos_orm import (
+    DBOS,
+    Call,
+    QueueInfo,
+    RateLimit,
+    Retry,
+    ScheduleDefinition,
+    ScheduleInfo,
+    StagedHandle,
+    StepFuture,
+    WorkflowHandle,
+    WorkflowState,
+)
 
 T = TypeVar("T")
 
@@ -293,3 +305,34 @@ dbos.queues.set("mails", paused=True)  # refused
 dbos.queues.set("mails", partitioned=None)  # refused
 dbos.queues.create(mails)  # refused
 dbos.queues.get(8)  # refused
+
+
+@dbos.scheduled("0 9 * * MON-FRI", timezone="Europe/Berlin", queue=mails, catch_up="all")
+@dbos.workflow(name="report")
+def report(scheduled_at: datetime, actual_at: datetime) -> str:
+    return f"{scheduled_at} {actual_at}"
+
+
+class Hourly:
+    """Has the one method of APScheduler's triggers."""
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        return now
+
+
+dbos.scheduled(Hourly(), name="trigger")(report)
+moment = datetime(2026, 11, 22, tzinfo=UTC)
+assert_type(report.start(scheduled_at=moment, actual_at=moment).result(), str)
+assert_type(dbos.schedules.list(), list[ScheduleInfo])
+assert_type(dbos.schedules.create("late", report, "0 22 * * *", context={"tenant": 7}), ScheduleInfo)
+assert_type(dbos.schedules.set("late", queue=None, context=None), ScheduleInfo)
+assert_type(dbos.schedules.trigger("late"), WorkflowHandle[Any])
+assert_type(
+    dbos.schedules.apply([ScheduleDefinition("a", report, "@daily"), ScheduleDefinition("b", "report", "@daily")]),
+    list[ScheduleInfo],
+)
+dbos.scheduled("@daily")(checkout)  # refused
+dbos.scheduled(7)  # refused
+dbos.scheduled("@daily", catch_up="some")  # refused
+dbos.schedules.create("late", checkout)  # refused
+dbos.schedules.backfill("late", "2026-01-01", "2026-01-02")  # refused
