@@ -155,8 +155,8 @@ def assert_rate(instants: list[float], limit: int, period: float) -> None:
 def test_no_more_run_at_a_time_than_the_concurrency_of_all_processes(pool: Pool, database: TestDatabase) -> None:
     pool.start_processes()
     with watching(database.make_engine(), "few") as most:
-        pool.enqueue("few", range(60), seconds=0.05)
-        runs = pool.wait_for(60)
+        pool.enqueue("few", range(250), seconds=0.015)
+        runs = pool.wait_for(250)
     assert most_at_once(runs) == 5, "all slots are used, and none more"
     assert most[None] == 5
     assert len({run.process for run in runs}) > 1
@@ -184,8 +184,8 @@ def test_no_window_has_more_starts_than_the_rate_allows(pool: Pool, database: Te
 def test_a_partition_has_limits_of_its_own(pool: Pool, database: TestDatabase) -> None:
     pool.start_processes()
     with watching(database.make_engine(), "shared") as most:
-        pool.enqueue("shared", range(60), seconds=0.05, keys="abc")
-        runs = pool.wait_for(60)
+        pool.enqueue("shared", range(150), seconds=0.02, keys="abc")
+        runs = pool.wait_for(150)
     assert {key: most_at_once(own) for key, own in by(runs, lambda run: run.key).items()} == {"a": 2, "b": 2, "c": 2}
     assert max(most.values()) == 2
     assert most_at_once(runs) > 2
