@@ -178,12 +178,14 @@ def _transaction_of(runtime: Runtime, scope: Session | Connection, what: str) ->
 
 
 def _require_queues(runtime: Runtime, connection: Connection, starts: Sequence[Start]) -> None:
-    known, application = runtime.queues_of(connection), runtime.application
+    shared, application = runtime.queues_of(connection), runtime.application
+    known = dict(shared)
     for start in starts:
         queue = start.entry.queue
         if queue is not None and queue != INTERNAL_QUEUE:
             if queue not in known:
-                known.update(load_queues(connection, application.name))
+                known = load_queues(connection, application.name)
+                shared.update(known)
             require_queue(start.entry, known, application.registry)
 
 

@@ -19,13 +19,15 @@ def require_place(env: Environment, entry: RunStart) -> Flow[None]:
     """Return if the queue of a new workflow exists; it is looked up once. Raises as ``require_queue``."""
     if entry.queue is None or entry.queue == INTERNAL_QUEUE:
         return
-    if entry.queue not in env.queues:
+    known = dict(env.queues)  # which the tick renews
+    if entry.queue not in known:
         declared = env.registry.queue(entry.queue)
         settings = [] if declared is None else [declared]
         # Perhaps no launch has filled in its row yet, and without one nobody may claim from it.
         verb = partial(fill_in_and_load, dialect=env.dialect, application=env.application, settings=settings)
-        env.queues.update((yield from Change(verb)))
-    require_queue(entry, env.queues, env.registry)
+        known = yield from Change(verb)
+        env.queues.update(known)
+    require_queue(entry, known, env.registry)
 
 
 def require_place_of_child(env: Environment, run: Run, key: StepKey, child: RunStart, digest: str | None) -> Flow[None]:

@@ -75,6 +75,7 @@ class Dispatch:
     def see(self, overview: Overview, asked_at: float) -> bool:
         """Note what waits and which queues there are, as it was at some moment; True if a claim is worth while."""
         self._queues = {queue.name: queue for queue in overview.queues}
+        self._renew_known()
         waiting = set(overview.waiting)
         for pair in [pair for pair, heard in self._waiting.items() if pair not in waiting and heard <= asked_at]:
             del self._waiting[pair]
@@ -88,6 +89,16 @@ class Dispatch:
                 self._waiting.setdefault(pair, asked_at)
                 found = True
         return found
+
+    def _renew_known(self) -> None:
+        """Have starts in this process hear of queues that were changed or deleted elsewhere."""
+        known, now = (
+            self._binding.environment.queues,
+            {queue.name: queue.partitioned for queue in self._queues.values()},
+        )
+        if known != now:
+            known.clear()
+            known.update(now)
 
     def released(self, queue: str) -> None:
         """Note that a run of a queue has ended here, so that its slot is free."""

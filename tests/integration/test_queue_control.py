@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from dbos_orm.errors import (
 from dbos_orm.models import Queue, RateStart, WorkflowStatus
 from tests.databases import TestDatabase
 from tests.integration.shop import count_of
+from tests.processes import eventually
 
 MINUTE = timedelta(minutes=1)
 
@@ -297,3 +299,28 @@ async def test_the_sync_view_has_them_for_threads(async_dbos: AsyncDBOS) -> None
     assert await asyncio.to_thread(work) == ["mails"]
     with pytest.raises(ConfigurationError):
         async_dbos.sync.queues.list()
+
+
+def test_a_launched_process_hears_of_a_queue_that_was_changed_or_deleted_elsewhere(
+    dbos: DBOS, database: TestDatabase
+) -> None:
+    @dbos.workflow
+    def work() -> None: ...
+
+    other = DBOS(database.make_engine(), name="shop")
+    other.queues.create("tenants", partitioned=True)
+    work.options(queue="tenants", partition_key="a").start().result()
+
+    other.queues.set("tenants", partitioned=False)
+    eventually(lambda: not is_refused(lambda: work.options(queue="tenants").start().result()))
+    eventually(lambda: other.queues.get("tenants").running == 0)
+    other.queues.delete("tenants")
+    eventually(lambda: is_refused(lambda: work.options(queue="tenants").start(), QueueNotFoundError))
+
+
+def is_refused(start: Callable[[], object], kind: type[Exception] = ConfigurationError) -> bool:
+    try:
+        start()
+    except kind:
+        return True
+    return False
