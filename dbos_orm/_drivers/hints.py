@@ -38,13 +38,13 @@ class Hints:
         if self.telling is not None:
             self.telling.tell(queue, name, after=_EXPECTED_SECONDS if is_expected else 0.0)
 
-    def tell_others(self, queue: str, name: str) -> None:
+    def tell_others(self, queue: str, name: str, *, is_new: bool = False) -> None:
         """Say to other processes alone that a workflow waits which this one does not take now.
 
         What was heard from others is not passed on: everybody has heard it, and processes without a free
-        slot would go on telling one another.
+        slot would go on telling one another. ``is_new``: it has only just begun to wait, so nobody has.
         """
-        heard = self._known.get((queue, name))
+        heard = None if is_new else self._known.get((queue, name))
         if heard is not None and steady_seconds() - heard < _KNOWN_SECONDS:
             return
         if self.telling is not None:

@@ -155,7 +155,7 @@ class DispatcherService(Service):
         self._due_at = steady_seconds() if len(promoted) == _DUE_AT_ONCE else inf
         for queue, name in dict.fromkeys(promoted):
             if not self._dispatch.hear(queue, name):
-                self._binding.hints.tell_others(queue, name)
+                self._binding.hints.tell_others(queue, name, is_new=True)
 
     def _tell_others(self) -> None:
         now = steady_seconds()

@@ -16,9 +16,12 @@ from dbos_orm._services.service import Service
 
 _SETTLING_SECONDS: Final = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
 """When to ask for a commit after something was written: it can be seen when the disk has it."""
-_SPACING_SECONDS: Final = 0.02
-_OWN_SECONDS: Final = 0.1
-_BUSY_SECONDS: Final = 0.004
+_SPACING_SECONDS: Final = (0.004, 0.02)
+"""Between two looks: the shortest, and the longest after looks behind which there was nothing to do."""
+_OWN_SECONDS: Final = (0.01, 0.1)
+"""Before a look at what may be an own commit: at first, and where such follow one another."""
+_QUIET_SECONDS: Final = 1.0
+_BUSY_SECONDS: Final = 0.002
 _IDLE_SECONDS: Final = 0.25
 """How often a file is asked that was not written to, as far as the kernel has told."""
 
@@ -27,14 +30,18 @@ class Lookout:
     """Decides when to look: at once after a commit of somebody else's, later after what may be this process's own.
 
     The file does not tell who has committed. If this process had no turn at writing since the last question, it was
-    another one. Between two looks there are 20 ms; in which what was seen waits for the next.
+    another one. A look that found work made this process write, and so the next may follow soon; where others only do
+    their own work there are 20 ms between two looks.
     """
 
     def __init__(self, writer: WriterTurn, version: int) -> None:
         self._writer = writer
         self._version = version
         self._turns, self._was_writing = writer.taken()
+        self._turns_at_look = self._turns
         self._last = -inf
+        self._spacing, self._patience = _SPACING_SECONDS[0], _OWN_SECONDS[0]
+        self._is_sure = False
         self.due = inf
 
     def see(self, version: int, now: float) -> bool:
@@ -43,15 +50,23 @@ class Lookout:
         is_own = self._was_writing or turns != self._turns
         is_changed = version != self._version
         self._version, self._turns, self._was_writing = version, turns, is_writing
-        if is_changed:
-            soonest = now + _OWN_SECONDS if is_own else max(now, self._last + _SPACING_SECONDS)
-            self.due = min(self.due, soonest)
+        if is_changed and is_own:
+            self.due = min(self.due, now + self._patience)
+        elif is_changed:
+            self._is_sure = True
+            if turns != self._turns_at_look:
+                self._spacing = _SPACING_SECONDS[0]
+            self.due = min(self.due, max(now, self._last + self._spacing))
         return is_changed
 
     def is_due(self, now: float) -> bool:
         """Whether to look now; if so, it counts as done."""
         if now < self.due:
             return False
+        is_quiet = now - self._last > _QUIET_SECONDS
+        self._spacing = _SPACING_SECONDS[0] if is_quiet else min(2 * self._spacing, _SPACING_SECONDS[1])
+        self._patience = _OWN_SECONDS[0] if is_quiet or self._is_sure else min(2 * self._patience, _OWN_SECONDS[1])
+        self._turns_at_look, self._is_sure = self._turns, False
         self._last, self.due = now, inf
         return True
 

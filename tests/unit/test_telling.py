@@ -188,9 +188,12 @@ def test_what_was_heard_from_others_is_not_told_to_them() -> None:
     hints.tell_others(*A)
     assert gateway.sent == []
     hints.tell_others(*B)
+    hints.heard(Notice("other", frozenset([C])))
+    hints.tell_others(*C, is_new=True)
+    assert gateway.sent == [{B}, {C}]
     hints.announce(*A)  # one more, of which nobody has heard
     hints.tell_others(*A)
-    assert gateway.sent == [{B}, {A}]
+    assert gateway.sent == [{B}, {C}, {A}]
 
 
 def test_without_names_everything_is_looked_at() -> None:
