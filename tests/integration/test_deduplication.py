@@ -126,7 +126,7 @@ def test_a_parent_records_the_child_that_it_got(dbos: DBOS, database: TestDataba
             raise Interruption
         return found
 
-    make_queue(database, "orders")
+    make_queue(database, "orders", paused=True)  # so that the first one stays live
     first = child.start(1)
     found = parent.options(workflow_id="p").start().result(timeout=PATIENCE)
     assert found == ["p-1", True, first.workflow_id, False, first.workflow_id]
@@ -138,6 +138,7 @@ def test_a_parent_records_the_child_that_it_got(dbos: DBOS, database: TestDataba
 
 
 def test_a_start_in_a_transactional_step_meets_the_first_one(dbos: DBOS, database: TestDatabase) -> None:
+    make_queue(database, "orders", paused=True)
     child = register(dbos)
     first = child.start(1)
 
