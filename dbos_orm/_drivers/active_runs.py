@@ -23,7 +23,7 @@ class ActiveRuns:
         """Called with each run that has ended here, whatever became of it."""
         self._changed = threading.Condition()
         self._runs: dict[str, Run] = {}
-        self._waiting: dict[str, set[Callable[[], None]]] = {}
+        self._waiting: dict[str, set[Callable[[Run], None]]] = {}
 
     def drop(self, run: Run) -> None:
         """Note that a run has ended here without an outcome; it is handed over if it is still ours."""
@@ -53,7 +53,7 @@ class ActiveRuns:
                 self.dropped.append(run)
             self._changed.notify_all()
         for wake in waiting:
-            wake()
+            wake(run)
         if self.ended is not None:
             self.ended(run)
 
@@ -69,15 +69,13 @@ class ActiveRuns:
     def __len__(self) -> int:
         return len(self._runs)
 
-    def watch(self, workflow_id: str, wake: Callable[[], None]) -> bool:
-        """Have ``wake`` called at the end of the workflow; False (and nothing is kept) if it does not run here."""
+    def watch(self, workflow_id: str, wake: Callable[[Run], None]) -> bool:
+        """Have ``wake`` called with the run at its end here; False if the workflow does not run here yet."""
         with self._changed:
-            if workflow_id not in self._runs:
-                return False
             self._waiting.setdefault(workflow_id, set()).add(wake)
-            return True
+            return workflow_id in self._runs
 
-    def unwatch(self, workflow_id: str, wake: Callable[[], None]) -> None:
+    def unwatch(self, workflow_id: str, wake: Callable[[Run], None]) -> None:
         """Forget what ``watch`` kept."""
         with self._changed:
             waiting = self._waiting.get(workflow_id)

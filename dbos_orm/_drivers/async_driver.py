@@ -27,6 +27,7 @@ from dbos_orm._flows.effects import Effect, Flow, Outcome, WriteResult
 from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.running import execute
 from dbos_orm._outcomes import OwnCancellation, Raised, Returned
+from dbos_orm._store.entries import RunFinish
 from dbos_orm.errors import OwnershipLost
 
 T = TypeVar("T")
@@ -200,16 +201,16 @@ class AsyncDriver:
             async with _Waiting(effect.run) as waiting:
                 await waiting.wait(effect.seconds)
 
-    async def _await_completion(self, effect: effects.AwaitCompletion) -> None:
+    async def _await_completion(self, effect: effects.AwaitCompletion) -> RunFinish | None:
         async with _Waiting(effect.run) as waiting:
-            if self._runs.watch(effect.workflow_id, waiting.set):
-                seconds = effect.local_seconds
-            else:
-                seconds = effect.remote_seconds
+            is_here = self._runs.watch(effect.workflow_id, waiting.take_end)
+            seconds = effect.local_seconds if is_here else effect.remote_seconds
             try:
-                await waiting.wait(seconds)
+                if seconds > 0:
+                    await waiting.wait(seconds)
             finally:
-                self._runs.unwatch(effect.workflow_id, waiting.set)
+                self._runs.unwatch(effect.workflow_id, waiting.take_end)
+            return waiting.finish
 
     async def _await_opened(self, effect: effects.AwaitOpened) -> None:
         run, ended = effect.run, dict[asyncio.Task[Any], None]()
@@ -278,6 +279,7 @@ class _Waiting:
         self._loop = asyncio.get_running_loop()
         self._event = asyncio.Event()
         self.set = self._set_threadsafe
+        self.finish: RunFinish | None = None
 
     async def __aenter__(self) -> Self:
         if self._run is not None:
@@ -289,6 +291,11 @@ class _Waiting:
     async def __aexit__(self, *_: object) -> None:
         if self._run is not None:
             self._run.interrupts.discard(self.set)
+
+    def take_end(self, run: Run) -> None:
+        """Set the event, from any thread, at the end of a run that was waited for."""
+        self.finish = run.finish
+        self.set()
 
     async def wait(self, seconds: float) -> None:
         """Wait until the event is set, at most some seconds, and not beyond the run's deadline."""

@@ -33,7 +33,7 @@ from dbos_orm._drivers.worker_threads import WorkerThreads
 from dbos_orm._flows import effects
 from dbos_orm._flows.effects import RunBody, WriteResult
 from dbos_orm._store import checkpoints
-from dbos_orm._store.entries import Entry
+from dbos_orm._store.entries import Entry, RunFinish
 from dbos_orm._store.history import find_run
 from dbos_orm.config import Config
 
@@ -128,9 +128,12 @@ class InlineSyncDriver(SyncDriver):
 
     work: Callable[[], int] | None = None
 
-    def _await_completion(self, effect: effects.AwaitCompletion) -> None:
+    def _await_completion(self, effect: effects.AwaitCompletion) -> RunFinish | None:
+        if effect.remote_seconds <= 0:
+            return None
         if self.work is None or current_transaction.get() is not None or not self.work():
             raise _nothing_ready(effect.workflow_id)
+        return None
 
 
 class InlineAsyncDriver(AsyncDriver):
@@ -138,11 +141,12 @@ class InlineAsyncDriver(AsyncDriver):
 
     work: Callable[[], Awaitable[int]] | None = None
 
-    async def _await_completion(self, effect: effects.AwaitCompletion) -> None:
-        if self._is_running(effect.workflow_id):
-            await super()._await_completion(effect)
-        elif not await self._has_worked() and not await self._was_taken(effect.workflow_id):
+    async def _await_completion(self, effect: effects.AwaitCompletion) -> RunFinish | None:
+        if effect.remote_seconds <= 0 or self._is_running(effect.workflow_id):
+            return await super()._await_completion(effect)
+        if not await self._has_worked() and not await self._was_taken(effect.workflow_id):
             raise _nothing_ready(effect.workflow_id)
+        return None
 
     async def _has_worked(self) -> bool:
         return self.work is not None and current_transaction.get() is None and await self.work() > 0

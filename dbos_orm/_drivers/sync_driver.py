@@ -28,6 +28,7 @@ from dbos_orm._flows.effects import Effect, Flow, Outcome, WriteResult
 from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.running import execute
 from dbos_orm._outcomes import Raised, Returned
+from dbos_orm._store.entries import RunFinish
 from dbos_orm.errors import ConfigurationError, OwnershipLost
 
 T = TypeVar("T")
@@ -179,17 +180,17 @@ class SyncDriver:
         with _Waiting(effect.run) as waiting, self._threads.lent():
             waiting.wait(effect.seconds)
 
-    def _await_completion(self, effect: effects.AwaitCompletion) -> None:
+    def _await_completion(self, effect: effects.AwaitCompletion) -> RunFinish | None:
         with _Waiting(effect.run) as waiting:
-            if self._runs.watch(effect.workflow_id, waiting.set):
-                seconds = effect.local_seconds
-            else:
-                seconds = effect.remote_seconds
+            is_here = self._runs.watch(effect.workflow_id, waiting.take_end)
+            seconds = effect.local_seconds if is_here else effect.remote_seconds
             try:
-                with self._threads.lent():
-                    waiting.wait(seconds)
+                if seconds > 0:
+                    with self._threads.lent():
+                        waiting.wait(seconds)
             finally:
-                self._runs.unwatch(effect.workflow_id, waiting.set)
+                self._runs.unwatch(effect.workflow_id, waiting.take_end)
+            return waiting.finish
 
     # -- steps beside the workflow ---------------------------------------------------------------
 
@@ -261,6 +262,7 @@ class _Waiting:
         self._run = run
         self._event = threading.Event()
         self.set = self._event.set
+        self.finish: RunFinish | None = None
 
     def __enter__(self) -> Self:
         if self._run is not None:
@@ -268,6 +270,11 @@ class _Waiting:
             if self._run.stop is not None:
                 self.set()
         return self
+
+    def take_end(self, run: Run) -> None:
+        """Set the event at the end of a run that was waited for."""
+        self.finish = run.finish
+        self.set()
 
     def wait(self, seconds: float) -> None:
         """Wait until the event is set, at most some seconds, and not beyond the run's deadline."""

@@ -24,7 +24,7 @@ from dbos_orm._context import Frame, OpenTransaction, Run
 from dbos_orm._dialects import Dialect, Fault
 from dbos_orm._outcomes import Raised, Returned
 from dbos_orm._registry import RegisteredWorkflow
-from dbos_orm._store.entries import Entry, OutputEntry, StepEntry
+from dbos_orm._store.entries import Entry, OutputEntry, RunFinish, StepEntry
 from dbos_orm._time_limits import TimeLimit
 from dbos_orm.errors import DBOSError
 
@@ -166,11 +166,11 @@ class Pause(Effect[None]):
 
 
 @dataclass(slots=True, eq=False)
-class AwaitCompletion(Effect[None]):
-    """Wait until a workflow may have ended.
+class AwaitCompletion(Effect[RunFinish | None]):
+    """Wait until a workflow may have ended; gives its end if this process has recorded that meanwhile.
 
-    ``local_seconds`` at most if it runs in this process, whose end then wakes the waiter, and
-    ``remote_seconds`` if it does not. Ends early if ``run`` is ended.
+    ``local_seconds`` at most if it runs in this process, and ``remote_seconds`` if it does not; its end here wakes the
+    waiter in any case. Ends early if ``run`` is ended.
     """
 
     workflow_id: str

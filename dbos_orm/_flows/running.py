@@ -42,7 +42,7 @@ from dbos_orm.errors import (
 
 _STALL_SECONDS: Final = 0.02
 _LONGEST_STALL_SECONDS: Final = 60.0
-_FIRST_POLL_SECONDS: Final = 0.005
+_FIRST_POLL_SECONDS: Final = 0.002
 _LONGEST_POLL_SECONDS: Final = 0.5
 _LOCAL_POLL_SECONDS: Final = 1.0
 
@@ -115,6 +115,7 @@ def _finish(env: Environment, run: Run, outcome: Outcome) -> Flow[Outcome]:
     entry = RunFinish(run.workflow_id, run.owner_token, status.value, output, error, env.codec.name)
     try:
         yield from record_finish(run, entry)
+        run.finish = entry
     except (WorkflowCancelled, OwnershipLost) as stop:
         # It was ended otherwise while the function returned: the row decides.
         return (yield from _end_stopped(env, run, stop))
@@ -148,7 +149,9 @@ def await_outcome(
     """
     ends = None if seconds is None else env.clock.monotonic() + seconds
     poll = _FIRST_POLL_SECONDS
-    while True:
+    # One that runs here need not be looked up.
+    finish = yield from AwaitCompletion(workflow_id, _LOCAL_POLL_SECONDS if seconds is None else seconds, 0.0, run)
+    while finish is None:
         found = yield from Read(partial(find_run, workflow_id=workflow_id), run)
         if found is None:
             raise WorkflowNotFoundError(workflow_id)
@@ -158,10 +161,11 @@ def await_outcome(
         if left is not None and left <= 0:
             raise TimeoutError(f"workflow {workflow_id!r} is {found.status} after {seconds:g} s; it goes on")
         patience = math.inf if left is None else left
-        yield from AwaitCompletion(workflow_id, min(_LOCAL_POLL_SECONDS, patience), min(poll, patience), run)
-        poll = min(2 * poll, _LONGEST_POLL_SECONDS)
+        finish = yield from AwaitCompletion(workflow_id, min(_LOCAL_POLL_SECONDS, patience), min(poll, patience), run)
+        poll = min(1.5 * poll, _LONGEST_POLL_SECONDS)
         if run is not None:
             run.require_live("result()")
+    return env.decode_outcome(finish.output, finish.error, finish.serializer)
 
 
 def outcome_of(env: Environment, found: RecordedRun) -> Outcome:

@@ -28,7 +28,8 @@ def test_the_end_wakes_who_watches_once() -> None:
     runs, one, woken = ActiveRuns(), run("w"), list[int]()
     runs.begin(one)
 
-    def wake() -> None:
+    def wake(ended: Run) -> None:
+        assert ended is one
         woken.append(1)
 
     assert runs.watch("w", wake)
@@ -42,7 +43,8 @@ def test_who_no_longer_watches_is_not_woken() -> None:
     runs, one, woken = ActiveRuns(), run("w"), list[int]()
     runs.begin(one)
 
-    def wake() -> None:
+    def wake(ended: Run) -> None:
+        assert ended is one
         woken.append(1)
 
     runs.watch("w", wake)
