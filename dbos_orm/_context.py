@@ -127,8 +127,8 @@ class Run:
     run records nothing more. ``failure`` is why, where that is this process's trouble and not the
     workflow's. ``history`` is None on a fresh run, which has nothing to look up; ``is_recovered`` says that it is to be
     loaded, and ``is_continued`` that another owner may have run it before, whether or not that left a history.
-    ``expires`` is the deadline on the steady clock. ``outer`` is the run whose direct call this is. ``interrupts`` wake what
-    waits in this run. ``reads_deadline``: the database has computed the deadline, by its own clock. ``opened``,
+    ``expires`` is the deadline on the steady clock. ``outer`` is the run whose direct call this is. ``interrupts`` wake
+    what waits in this run. ``reads_deadline``: the database has computed the deadline, by its own clock. ``opened``,
     in the order in which they were opened, are the tasks or submitted steps that still work for it. ``finish`` is the
     ``RunFinish`` that was recorded: those who wait for it here need not read it.
 
