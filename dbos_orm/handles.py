@@ -161,6 +161,8 @@ class WorkflowHandle(_Handle[R_co]):
     def set_delay(self, duration: Duration, /) -> None:
         """Have the workflow, which is DELAYED, wait this long from now instead; zero has it begin.
 
+        A workflow that asks this, and is interrupted before the answer is recorded, asks again.
+
         Raises:
             WorkflowNotFoundError: there is no such workflow.
             NotDelayedError: it is not DELAYED, or no longer.

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from dbos_orm import AsyncDBOS
 from dbos_orm.errors import SerializationError, StepTimeoutError, WorkflowTimeoutError
-from tests.dropped_workflows import FOR_EVER, RETRY, TIMEOUT, Interruption, Journal, conflict, posting
+from tests.dropped_queues import FOR_EVER
+from tests.dropped_workflows import RETRY, TIMEOUT, Interruption, Journal, conflict, posting
 
 
 # A list of small functions is not a long function.

@@ -13,10 +13,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from dbos_orm import DBOS, Retry, WorkflowHandle, current_run
 from dbos_orm.errors import SerializationError, StepTimeoutError, WorkflowTimeoutError
+from tests.dropped_queues import FOR_EVER, register_queued
 
 RETRY = Retry(max_attempts=2, backoff=0.001)
 TIMEOUT = 0.05
-FOR_EVER = 600
 
 
 class Base(DeclarativeBase):
@@ -309,6 +309,8 @@ def register(dbos: DBOS, journal: Journal) -> Mapping[str, Any]:  # noqa: C901, 
         handle.result()
         handle.cancel()
         return [handle.status(), handle.describe().name, handle.steps()[0].name]
+
+    register_queued(dbos, journal, scenario, child)
 
     @scenario
     @dbos.workflow

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from dbos_orm._context import Frame, Run, StepKey
-from dbos_orm._flows.effects import Announce, Change, Execute, Flow, Outcome, RunBody, Spawn
+from dbos_orm._flows.effects import Announce, Execute, Flow, Outcome, RunBody, Spawn
 from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.operating import Started, await_in_workflow, start_child
-from dbos_orm._flows.queueing import require_place
+from dbos_orm._flows.queueing import require_place, start_debounced
 from dbos_orm._flows.running import await_outcome, start
 from dbos_orm._flows.stepping import record_outcome
 from dbos_orm._outcomes import Raised
 from dbos_orm._store.entries import RunStart
-from dbos_orm._store.starting import Start, debounce
+from dbos_orm._store.starting import Start
 from dbos_orm.errors import ConflictingWorkflowError, NotLaunchedError, OwnershipLost, WorkflowCancelled
 
 
@@ -97,7 +96,7 @@ def _store(env: Environment, plan: Plan) -> Flow[Started]:
     if entry.queue is not None:
         yield from require_place(env, entry)
     if entry.is_debounced:
-        placed = yield from Change(partial(debounce, dialect=env.dialect, entry=entry))
+        placed = yield from start_debounced(env, entry)
         return Started(placed.workflow_id, placed.created, is_ours=placed.created)
     existing = yield from start(env, plan.start, plan.run)
     if existing is None:

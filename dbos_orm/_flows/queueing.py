@@ -11,7 +11,15 @@ from dbos_orm._flows.recording import adopt, find_recorded
 from dbos_orm._flows.stepping import record_outcome
 from dbos_orm._outcomes import Raised, Returned, unwrap
 from dbos_orm._store.entries import INTERNAL_QUEUE, RunStart, StepEntry
-from dbos_orm._store.starting import RecordedChild, Start, fill_in_and_load, place_child, require_queue
+from dbos_orm._store.starting import (
+    Placed,
+    RecordedChild,
+    Start,
+    debounce,
+    fill_in_and_load,
+    place_child,
+    require_queue,
+)
 from dbos_orm.errors import ConfigurationError, QueueNotFoundError
 
 
@@ -28,6 +36,11 @@ def require_place(env: Environment, entry: RunStart) -> Flow[None]:
         known = yield from Change(verb)
         env.queues.update(known)
     require_queue(entry, known, env.registry)
+
+
+def start_debounced(env: Environment, entry: RunStart) -> Flow[Placed]:
+    """Store a workflow that waits, or give its arguments to the one that waits with its key."""
+    return (yield from Change(partial(debounce, dialect=env.dialect, entry=entry)))
 
 
 def require_place_of_child(env: Environment, run: Run, key: StepKey, child: RunStart, digest: str | None) -> Flow[None]:

@@ -23,11 +23,8 @@ from sqlalchemy.engine import Connection
 
 from dbos_orm._dialects import AnyConnection, Dialect
 from dbos_orm._states import WorkflowState
-from dbos_orm._store.entries import INTERNAL_QUEUE
+from dbos_orm._store.entries import DEBOUNCE_PREFIX, INTERNAL_QUEUE
 from dbos_orm.models import WorkflowStatus
-
-DEBOUNCE_PREFIX: Final = "_dbos_debounce:"
-"""Stands in front of the key in the deduplication ID of a debounced workflow, as long as it is delayed."""
 
 _STATUS: Final = WorkflowStatus.__table__
 

@@ -124,7 +124,7 @@ class Trial:
             for (name, path), (_, kind, *_) in story.steps.items():
                 if kind == "step" and (name.replace("<root>", root), path) not in begun:
                     wrong[root, path] = "recorded without having run"
-        assert not wrong
+        assert not wrong, wrong
 
 
 def scenario_of(root: str) -> str:

@@ -109,12 +109,19 @@ async def workflows(session: AsyncSession, sync_session: Session, connection: As
     assert_type(await checkout.options(workflow_id="w").start(42), AsyncWorkflowHandle[str])
     assert_type(checkout.call(42), Call[str])
     assert_type(await dbos.named("checkout")(1), Any)
+    queued = checkout.options(queue=dbos.queue("orders"), priority=1)
+    assert_type(await dbos.start_many([checkout.call(42), queued.call(43)]), list[AsyncWorkflowHandle[str]])
+    assert_type(await dbos.start_many([checkout.call(42)], session=session), list[AsyncStagedHandle[str]])
+    assert_type(dbos.start_many([checkout.call(42)], session=sync_session), list[AsyncStagedHandle[str]])
+    await checkout.handle("w").set_delay(1)
     assert_type(await checkout.start_in(session, 42), AsyncStagedHandle[str])
     assert_type(await checkout.start_in(connection, 42), AsyncStagedHandle[str])
     assert_type(checkout.start_in(sync_session, 42), AsyncStagedHandle[str])
     show(await checkout.start_in(session, 42))
     show(await quote.start(["tea"]))
 
+    await dbos.start_many([42])  # refused
+    await dbos.start_many([checkout.call(42)], session=engine)  # refused
     await checkout("42")  # refused
     await checkout.start()  # refused
     checkout.call("42")  # refused

@@ -11,6 +11,8 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from dbos_orm import (
     DBOS,
     Call,
+    Debounce,
+    Queue,
     QueueInfo,
     RateLimit,
     Retry,
@@ -90,6 +92,25 @@ assert_type(checkout.call(42), Call[str])
 assert_type(checkout.options(workflow_id="w").call(42, express=True), Call[str])
 assert_type(dbos.named("checkout").start(1, two=2), WorkflowHandle[Any])
 
+orders = dbos.queue("orders", concurrency=4, rate_limit=RateLimit(100, timedelta(minutes=1)), on_conflict="update")
+assert_type(orders, Queue)
+queued = checkout.options(queue=orders, priority=1, partition_key="acme", delay=timedelta(minutes=1))
+assert_type(queued.options(queue="orders", deduplication_id="d", on_duplicate="return").start(42), WorkflowHandle[str])
+assert_type(checkout.options(debounce=Debounce("order-42", 5, max_wait=60)).start(42), WorkflowHandle[str])
+assert_type(dbos.start_many([checkout.call(42), queued.call(43)]), list[WorkflowHandle[str]])
+dbos.start_many([checkout.call(42)])[0].set_delay(timedelta(seconds=1))
+
+dbos.queue("orders", limit=4)  # refused
+dbos.queue("orders", on_conflict="raise")  # refused
+dbos.workflow(queue=7)  # refused
+checkout.options(queue=7)  # refused
+checkout.options(priority="high")  # refused
+checkout.options(on_duplicate="ignore")  # refused
+checkout.options(debounce="order-42")  # refused
+dbos.start_many([42])  # refused
+dbos.start_many([(42,), (43,)])  # refused
+dbos.start_many([checkout.call(42)], session=engine)  # refused
+floats: list[WorkflowHandle[float]] = dbos.start_many([checkout.call(42)])  # refused
 checkout("42")  # refused
 checkout()  # refused
 checkout(42, True)  # refused
@@ -195,6 +216,7 @@ def total(handles: list[WorkflowHandle[float]]) -> float:
     return sum(handle.result() for handle in handles)
 
 
+assert_type(dbos.start_many([checkout.call(42)], session=session), list[StagedHandle[str]])
 staged: WorkflowHandle[str] = checkout.start_in(session, 42)
 show(staged)
 show(checkout.start(42))
