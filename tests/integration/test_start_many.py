@@ -176,7 +176,7 @@ def test_starts_in_a_transaction_of_the_callers_come_with_its_commit(
 def test_in_a_workflow_it_is_one_step_and_a_replay_gives_the_same(dbos: DBOS, database: TestDatabase) -> None:
     found = Workflows(dbos)
     seen: list[Any] = []
-    found.queued.options(workflow_id="known", deduplication_id="d").start(1)
+    found.queued.options(workflow_id="known", deduplication_id="d", delay=600).start(1)
     again = found.queued.options(deduplication_id="d", on_duplicate="return")
 
     @dbos.workflow
