@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from benchmarks.queues.runs import Drain, Enqueue, Idle, Latency
+from benchmarks.queues.runs import Claim, Drain, Enqueue, Idle, Latency
 
-Kind = Drain | Latency | Enqueue | Idle
+Kind = Drain | Latency | Enqueue | Claim | Idle
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,7 @@ class Measurement:
 
     name: str
     kind: Kind
+    is_ours_alone: bool = False
 
 
 MEASUREMENTS = (
@@ -27,6 +28,11 @@ MEASUREMENTS = (
     Measurement("queue, start one by one", Enqueue(1000, is_one_transaction=False)),
     Measurement("queue, start in one transaction", Enqueue(10000, is_one_transaction=True)),
     Measurement("queue, round trips of an idle process", Idle()),
+    Measurement("queue, drain among 1,000,000 finished", Drain(2000, finished=1_000_000), is_ours_alone=True),
+    *(
+        Measurement(f"queue, claim of 20, {finished:,} finished, {waiting:,} wait", Claim(50, finished, waiting), True)
+        for finished, waiting in ((10, 2_000), (10_000, 2_000), (1_000_000, 2_000), (10_000, 100_000))
+    ),
 )
 
 

@@ -19,14 +19,15 @@ class Rival:
     """The module ``key`` of ``benchmarks.queues.contenders``, run by ``interpreter``.
 
     ``unfinished`` tells, as SQL, whether something in the queue has not ended, and ``finished`` counts what has
-    ended well. ``has_results``: a start can be followed by a wait for its result. ``is_async``: its functions are
-    coroutines where nothing else is asked for.
+    ended well. ``crowd`` inserts ``{count}`` rows of a ``{status}``. ``has_results``: a start can be followed by a
+    wait for its result. ``is_async``: its functions are coroutines where nothing else is asked for.
     """
 
     name: str
     key: str
     unfinished: str
     finished: str
+    crowd: str = ""
     has_results: bool = True
     is_async: bool = False
     interpreter: Path = Path(sys.executable)

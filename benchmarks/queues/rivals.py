@@ -12,6 +12,11 @@ from benchmarks.queues.task import QUEUE
 OURS = Rival(
     "dbos_orm",
     "ours",
+    crowd="INSERT INTO dbos_workflow_status (workflow_id, application, name, version, version_pinned, generation, "
+    "status, input, output, serializer, recovery_attempts, queue, priority, sequence, created_at, enqueued_at, "
+    "started_at, completed_at, updated_at) SELECT md5('{status}' || n), 'benchmark', 'workflow', "
+    "CASE '{status}' WHEN 'SUCCESS' THEN '1' END, false, 'g', '{status}', '[]', '1', 'json', 0, 'crowd', 0, "
+    "to_char(n, 'FM000000000'), now(), now(), now(), now(), now() FROM generate_series(1, {count}) AS numbers (n)",
     unfinished="EXISTS (SELECT FROM dbos_workflow_status WHERE status IN ('ENQUEUED', 'DELAYED', 'PENDING'))",
     finished="SELECT count(*) FROM dbos_workflow_status WHERE status = 'SUCCESS' AND queue = 'benchmark'",
 )

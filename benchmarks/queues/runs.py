@@ -42,15 +42,22 @@ Figures = dict[str, tuple[float, Unit]]
 
 @dataclass(frozen=True)
 class Drain:
-    """``count`` are in the queue; from the launch of the consumers until the last has ended."""
+    """``count`` are in the queue; from the launch of the consumers until the last has ended.
+
+    ``finished`` others have ended before, in another queue.
+    """
 
     count: int
     is_async: bool = False
     processes: int = 1
+    finished: int = 0
 
     def run(self, rival: Rival, database: Database) -> Figures:
         """Rate, and processor time of the consumers for each."""
         rival.fill(database.url, self.count)
+        if self.finished:
+            database.execute(rival.crowd.format(status="SUCCESS", count=self.finished))
+            database.analyze()
         database.settle()
         with rival.consuming(database.url, processes=self.processes, is_async=self.is_async) as programs:
             began = time.perf_counter()
@@ -121,6 +128,28 @@ class Enqueue:
             program.hear()
             seconds = Answer.of(program).seconds
         return {"": (self.count / seconds, Unit.RATE)}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """``count`` claims of twenty workflows, among ``finished`` and ``waiting`` ones."""
+
+    count: int
+    finished: int
+    waiting: int
+
+    def run(self, rival: Rival, database: Database) -> Figures:
+        """Milliseconds for a claim, its commit included."""
+        rival.fill(database.url, 0)
+        for status, count in (("SUCCESS", self.finished), ("ENQUEUED", self.waiting)):
+            database.execute(rival.crowd.format(status=status, count=count))
+        database.analyze()
+        database.settle()
+        with rival.at_work(QueueTask(Part.CLAIM, self.count, url=database.url)) as program:
+            program.tell("go")
+            program.hear()
+            seconds = Answer.of(program).seconds
+        return {"": (seconds / self.count * 1e3, Unit.MILLISECONDS)}
 
 
 @dataclass(frozen=True)

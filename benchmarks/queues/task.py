@@ -20,6 +20,7 @@ class Part(StrEnum):
     ECHO = "echo"  # start one after another, wait for each, and consume in the same process
     CALL = "call"  # the same where another process consumes
     START = "start"  # start `count`, one after another, from one thread; nobody consumes
+    CLAIM = "claim"  # claim `count` times, twenty at a time, without running what was claimed
     START_MANY = "start_many"  # start `count` in one transaction; nobody consumes
 
 

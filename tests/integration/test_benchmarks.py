@@ -10,8 +10,9 @@ import pytest
 
 from benchmarks.contender import Contender
 from benchmarks.program import RunFailedError
+from benchmarks.queues import runs
 from benchmarks.queues.rivals import OURS as OUR_QUEUE
-from benchmarks.queues.runs import Drain, Enqueue, Latency
+from benchmarks.queues.runs import Claim, Drain, Enqueue, Latency
 from benchmarks.queues.server import Database
 from benchmarks.relay import Relay
 from benchmarks.tasks import Task
@@ -65,7 +66,8 @@ def test_a_contender_that_fails_says_why() -> None:
 
 
 @pytest.fixture
-def queue_server(postgres_server: ServerAddress) -> str:
+def queue_server(postgres_server: ServerAddress, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(runs, "SETTLING", 0.5)
     return postgres_server.url("postgres").set(drivername="postgresql").render_as_string(hide_password=False)
 
 
@@ -90,6 +92,12 @@ def test_our_starts_are_timed(queue_server: str, is_one_transaction: bool) -> No
     with Database(queue_server, f"dbos_orm_started_{secrets.token_hex(6)}") as database:
         assert Enqueue(10, is_one_transaction).run(OUR_QUEUE, database)[""][0] > 0
         assert database.number("SELECT count(*) FROM dbos_workflow_status WHERE status = 'ENQUEUED'") == 10
+
+
+def test_our_claims_are_timed(queue_server: str) -> None:
+    with Database(queue_server, f"dbos_orm_claims_{secrets.token_hex(6)}") as database:
+        assert Claim(2, finished=30, waiting=50).run(OUR_QUEUE, database)[""][0] > 0
+        assert database.number("SELECT count(*) FROM dbos_workflow_status WHERE status = 'PENDING'") == 40
 
 
 def test_a_consumer_that_ends_early_says_why() -> None:

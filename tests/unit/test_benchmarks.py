@@ -85,6 +85,7 @@ def test_scale_shrinks_what_is_counted_of_queues() -> None:
         Drain(200, is_async=True),
         Drain(200, processes=2),
         Drain(200, processes=4),
+        Drain(200, finished=1_000_000),
         Idle(),
     ]
 

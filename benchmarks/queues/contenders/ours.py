@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import TypeAlias
 
+from sqlalchemy import create_engine
+
 from benchmarks.application import with_driver
 from benchmarks.queues.side import Talk, main, start_apart, timed
 from benchmarks.queues.task import QUEUE, Part, QueueTask
-from dbos_orm import DBOS, AsyncDBOS
+from dbos_orm import DBOS, AsyncDBOS, Config
+from dbos_orm._clock import Clock
+from dbos_orm._dialects import dialect_of
+from dbos_orm._identifiers import random_token
+from dbos_orm._registry import Runnable
+from dbos_orm._store.claiming import Claimant, Share, claim
 from dbos_orm._workflows import Workflow
 
 Numbered: TypeAlias = Workflow[[int], int]
@@ -20,6 +27,8 @@ def play(task: QueueTask, talk: Talk) -> None:
         asyncio.run(_consume_async(task, talk))
         return
     dbos, workflow = _application(task, talk)
+    if task.part is Part.CLAIM:
+        _claim(task, talk)
     if task.part in {Part.CONSUME, Part.ECHO}:
         _play_launched(task, talk, dbos, workflow)
     else:
@@ -33,6 +42,22 @@ def _play_launched(task: QueueTask, talk: Talk, dbos: DBOS, workflow: Numbered) 
             talk.stay()
     with dbos.launch():
         start_apart(talk, task.count, lambda number: workflow.start(number).result() == number)
+
+
+def _claim(task: QueueTask, talk: Talk) -> None:
+    engine = create_engine(with_driver(task.url, "postgresql+psycopg2"), isolation_level="AUTOCOMMIT")
+    dialect = dialect_of(engine, Clock(), Config())
+    connection = dialect.direct_connection(engine)
+    connection.execute("INSERT INTO dbos_queue (application, name) VALUES ('benchmark', 'crowd')")
+    runnable = [Runnable("workflow", "1")]
+
+    def claim_all() -> None:
+        for _ in range(task.count):
+            claimant = Claimant("benchmark", "nobody", random_token(), runnable)
+            claimed = claim(connection, dialect, claimant, [Share("crowd", runnable, 20)], limit=20)
+            assert len(claimed) == 20
+
+    timed(talk, claim_all)
 
 
 def _play_bound(task: QueueTask, talk: Talk, dbos: DBOS, workflow: Numbered) -> None:
