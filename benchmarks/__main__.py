@@ -31,7 +31,7 @@ FLOORS = (
     Contender("grouped", "grouped_floor", enters=lambda task: task.is_concurrent and not task.is_sqlite),
 )
 # Of what is not printed to a wider terminal.
-WIDTH = 125
+WIDTH = 160
 
 
 def main() -> int:

@@ -78,7 +78,7 @@ class Relay:
 
     async def _pass_on(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         server, to_server = await asyncio.open_connection(*self._server)
-        with suppress(OSError, asyncio.IncompleteReadError):
+        with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             to_server.write(await _startup(client, to_client))
             await asyncio.gather(_pump(client, to_server), self._answer(server, to_client))
         to_server.close()
