@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from sqlalchemy.engine import Connection
-
 from dbos_orm._dialects import AnyConnection, DirectConnection
 from dbos_orm._drivers.gateway import Gateway
 
@@ -34,10 +32,6 @@ class OwnLine:
         if self._gateway.dialect.is_guest:
             return self._gateway.blocking(lambda: self._gateway.transaction(verb))
         return self._gateway.blocking(lambda: self._called(verb, is_transaction=True))
-
-    def read(self, verb: Callable[[Connection], T]) -> T:
-        """Call a verb that only reads."""
-        return self._gateway.read_once(verb)
 
     def close(self) -> None:
         """Give the connection back."""

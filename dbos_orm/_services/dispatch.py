@@ -44,7 +44,8 @@ class Dispatch:
         """What still waits, as far as this process knows, and others might have slots for."""
         self._binding = binding
         self._intake = intake
-        self._line = OwnLine(binding.gateway)
+        self.line = OwnLine(binding.gateway)
+        """The connection of whoever calls ``claim``, for what else that thread asks."""
         self._served = None if served is None else frozenset([*served, INTERNAL_QUEUE])
         self._lock = threading.Lock()
         self._heard: dict[Pair, float] = {}
@@ -135,7 +136,7 @@ class Dispatch:
         again = inf
         for share in limited:
             queue = self._limited.setdefault(share.queue, LimitedQueue(self._binding, self._intake, share.queue))
-            count, seconds = queue.claim(self._line, share, min(self._binding.free, share.limit))
+            count, seconds = queue.claim(self.line, share, min(self._binding.free, share.limit))
             claimed += count
             again = min(again, seconds)
         self.is_hungry = bool(self._waiting)
@@ -144,7 +145,7 @@ class Dispatch:
 
     def close(self) -> None:
         """Give back the connection."""
-        self._line.close()
+        self.line.close()
 
     def _divided(self, claimant: Claimant) -> tuple[list[Share], list[Share]]:
         """What to ask for: of the queues that may be claimed from at once, and of those with limits for all."""
@@ -175,7 +176,7 @@ class Dispatch:
             return 0
         dialect = self._binding.dialect
         verb = partial(claim, dialect=dialect, claimant=claimant, shares=shares, limit=limit)
-        claimed = self._intake.take(claimant, lambda: self._line.once(verb))
+        claimed = self._intake.take(claimant, lambda: self.line.once(verb))
         if len(claimed) < limit:
             self._forget_exhausted(shares, claimed, asked_at)
         return len(claimed)

@@ -11,7 +11,6 @@ from typing import Final
 from dbos_orm._clock import steady_seconds
 from dbos_orm._context import Launch, Run
 from dbos_orm._drivers.binding import Binding
-from dbos_orm._drivers.own_line import OwnLine
 from dbos_orm._queue_settings import QueueSettings
 from dbos_orm._services.dispatch import Dispatch
 from dbos_orm._services.intake import Intake
@@ -37,7 +36,6 @@ class DispatcherService(Service):
         self._launch = launch
         self._intake = intake
         self._dispatch = dispatch
-        self._line = OwnLine(binding.gateway)
         self._lock = threading.Lock()
         self._expected: list[tuple[float, str, str]] = []
         self._looks_everywhere = False
@@ -110,7 +108,6 @@ class DispatcherService(Service):
 
     def stop(self) -> None:
         super().stop()
-        self._line.close()
         self._dispatch.close()
 
     def _linger(self) -> None:
@@ -144,13 +141,13 @@ class DispatcherService(Service):
         verb = partial(
             observe, dialect=self._binding.dialect, application=application, executor_id=self._launch.executor_id
         )
-        self.see(self._line.once(verb), asked_at)
+        self.see(self._dispatch.line.once(verb), asked_at)
 
     def _promote(self) -> None:
         """Have what is due wait in its queue, for whoever serves it."""
         application = self._binding.environment.application
         verb = partial(promote_due, dialect=self._binding.dialect, application=application, limit=_DUE_AT_ONCE)
-        promoted = self._line.once(verb)
+        promoted = self._dispatch.line.once(verb)
         # When the next one is due the tick finds out; a full portion has more behind it.
         self._due_at = steady_seconds() if len(promoted) == _DUE_AT_ONCE else inf
         for queue, name in dict.fromkeys(promoted):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlalchemy import (
     BigInteger,
@@ -32,7 +32,7 @@ _CANCELLED: Final[ColumnElement[str]] = literal_column("'CANCELLED'")
 _STATUS: Final = WorkflowStatus.__table__
 
 
-Kinds = str
+Kinds: TypeAlias = str
 """Of a share: i for the internal queue, q for another, k for a partition; then f or m for each function or method."""
 
 
@@ -243,6 +243,12 @@ def _first_deadline(dialect: Dialect) -> ColumnElement[Any]:
     )
 
 
+def was_begun() -> ColumnElement[bool]:
+    """Whether somebody may have run the workflow before its last claim."""
+    # Who hands a run over without counting it puts it into the queue again.
+    return or_(_STATUS.c.recovery_attempts > 0, func.coalesce(_STATUS.c.enqueued_at > _STATUS.c.started_at, False))
+
+
 def claimed_columns(dialect: Dialect) -> list[Any]:
     """The fields of a ``ClaimedRun``, and behind them what they are sorted by."""
     has_history = or_(
@@ -262,8 +268,7 @@ def claimed_columns(dialect: Dialect) -> list[Any]:
         _STATUS.c.recovery_attempts,
         _STATUS.c.generation,
         has_history,
-        # Who hands a run over without counting it puts it into the queue again.
-        or_(_STATUS.c.recovery_attempts > 0, func.coalesce(_STATUS.c.enqueued_at > _STATUS.c.started_at, False)),
+        was_begun(),
         _STATUS.c.queue,
         _STATUS.c.partition_key,
         _STATUS.c.priority,

@@ -23,6 +23,7 @@ from sqlalchemy.engine import Connection
 
 from dbos_orm._dialects import AnyConnection, Dialect
 from dbos_orm._states import WorkflowState
+from dbos_orm._store.claim_statement import was_begun
 from dbos_orm._store.entries import DEBOUNCE_PREFIX, INTERNAL_QUEUE
 from dbos_orm.models import WorkflowStatus
 
@@ -76,9 +77,6 @@ def hold(
     """
     now = dialect.now()
     microseconds = literal(round(again_in.total_seconds() * 1_000_000), BigInteger)
-    was_begun = (WorkflowStatus.recovery_attempts > 0) | func.coalesce(
-        WorkflowStatus.enqueued_at > WorkflowStatus.started_at, False
-    )
     connection.execute(
         update(WorkflowStatus)
         .where(
@@ -93,9 +91,9 @@ def hold(
             owner_token=null(),
             error=error,
             delay_until=dialect.plus_microseconds(now, microseconds),
-            started_at=case((was_begun, WorkflowStatus.started_at), else_=null()),
+            started_at=case((was_begun(), WorkflowStatus.started_at), else_=null()),
             deadline=case(
-                (was_begun | WorkflowStatus.timeout.is_(None), WorkflowStatus.deadline),
+                (was_begun() | WorkflowStatus.timeout.is_(None), WorkflowStatus.deadline),
                 # The claim has made the timeout a deadline, unless another deadline was earlier.
                 (
                     # Its two instants were not read at the same time.
