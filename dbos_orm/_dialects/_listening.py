@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import selectors
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,6 +11,8 @@ from typing import Any, Final
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.util import await_only
+
+from dbos_orm._dialects._waking import WakeableWait
 
 _CLOSING_SECONDS: Final = 2.0
 
@@ -43,7 +43,7 @@ class Listener(abc.ABC):
 
 
 class _SocketListener(Listener):
-    """Waits for a driver's socket, together with one of its own that wakes it."""
+    """Waits for a driver's socket, and can be woken."""
 
     def __init__(self, raw: Any, channel: str, heard: Callable[[str], None]) -> None:
         self._raw = raw
@@ -51,12 +51,7 @@ class _SocketListener(Listener):
         cursor = raw.cursor()
         cursor.execute(f'LISTEN "{channel}"')
         cursor.close()
-        self._waker, self._awoken = socket.socketpair()
-        self._awoken.setblocking(False)
-        # Not select(), which knows no file descriptors beyond 1023.
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(raw.fileno(), selectors.EVENT_READ)
-        self._selector.register(self._awoken, selectors.EVENT_READ)
+        self._wait = WakeableWait(raw.fileno())
 
     @abc.abstractmethod
     def _notices(self) -> Iterator[str]:
@@ -64,9 +59,7 @@ class _SocketListener(Listener):
 
     def wait(self, seconds: float) -> None:
         if not self._hear():
-            self._selector.select(seconds)
-            with suppress(BlockingIOError):
-                self._awoken.recv(1024)
+            self._wait.wait(seconds)
             self._hear()
 
     def _hear(self) -> bool:
@@ -77,13 +70,10 @@ class _SocketListener(Listener):
         return has_heard
 
     def wake(self) -> None:
-        with suppress(OSError):
-            self._waker.send(b"w")
+        self._wait.wake()
 
     def close(self) -> None:
-        self._selector.close()
-        self._waker.close()
-        self._awoken.close()
+        self._wait.close()
         with suppress(Exception):
             self._raw.close()
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import abc
 import ctypes
 import os
-import selectors
-import socket
 import sqlite3
 import sys
 import threading
@@ -17,6 +15,7 @@ from typing import Any, Final
 from sqlalchemy.engine import Engine
 
 from dbos_orm._dialects._listening import own_connection
+from dbos_orm._dialects._waking import WakeableWait
 
 _MODIFIED: Final = 2
 """IN_MODIFY of inotify(7)."""
@@ -63,17 +62,10 @@ class _NotifiedWatch(FileWatch):
     def __init__(self, connection: Any, notified: int) -> None:
         super().__init__(connection)
         self._notified = notified
-        self._waker, self._awoken = socket.socketpair()
-        self._awoken.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(notified, selectors.EVENT_READ)
-        self._selector.register(self._awoken, selectors.EVENT_READ)
+        self._wait = WakeableWait(notified)
 
     def wait(self, seconds: float) -> bool:
-        ready = {key.fd for key, _ in self._selector.select(seconds)}
-        with suppress(BlockingIOError):
-            self._awoken.recv(_BUFFER_BYTES)
-        if self._notified not in ready:
+        if not self._wait.wait(seconds):
             return False
         # All of it, or more than one wait would be over for one commit.
         with suppress(BlockingIOError):
@@ -82,13 +74,10 @@ class _NotifiedWatch(FileWatch):
         return True
 
     def wake(self) -> None:
-        with suppress(OSError):
-            self._waker.send(b"w")
+        self._wait.wake()
 
     def close(self) -> None:
-        self._selector.close()
-        self._waker.close()
-        self._awoken.close()
+        self._wait.close()
         os.close(self._notified)
         super().close()
 
