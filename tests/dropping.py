@@ -207,6 +207,8 @@ class Fates:
 class DroppingDriver(SyncDriver):
     """Performs effects until the fate of their run is fulfilled, and nothing after that."""
 
+    finishes_later = False
+
     def __init__(self, driver: SyncDriver, fates: Fates) -> None:
         super().__init__(
             driver._environment,

@@ -18,8 +18,9 @@ from typing import Any, Final, Protocol
 from sqlalchemy.engine import Connection
 
 from dbos_orm._context import Run, logger
-from dbos_orm._dialects import DirectConnection, Fault
+from dbos_orm._dialects import Fault
 from dbos_orm._drivers.gateway import Gateway, Patience
+from dbos_orm._drivers.tickets import Lane, Ticket
 from dbos_orm._flows.effects import WriteResult
 from dbos_orm._store import checkpoints
 from dbos_orm._store.entries import Entry
@@ -27,53 +28,6 @@ from dbos_orm.config import Config
 
 _LANES: Final = 1
 """Batches under way at the same time; more were not faster when it was measured on two cores."""
-
-
-class Lane:
-    """A place where one batch at a time is written, over a connection of its own."""
-
-    __slots__ = ("connection",)
-
-    def __init__(self) -> None:
-        self.connection: DirectConnection | None = None
-
-    def drop(self) -> None:
-        """Throw the connection away: what it is in the middle of is not known."""
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.drop()
-
-
-class Ticket:
-    """One entry on its way into the database, and who waits for it.
-
-    ``task`` is set on who is to lead: the lane and the batch. ``is_gone``: its thread was interrupted while it
-    waited, and can lead nobody. ``following`` is whom its thread wakes when it is woken itself.
-    """
-
-    __slots__ = (
-        "entry", "error", "following", "future", "is_done", "is_gone", "result", "run", "starts", "task", "wake",
-    )  # fmt: skip
-
-    def __init__(self, entry: Entry, run: Run | None, starts: Run | None) -> None:
-        self.entry = entry
-        self.run = run
-        self.starts = starts
-        self.is_done = False
-        self.result = WriteResult.STALLED
-        self.error: BaseException | None = None
-        self.is_gone = False
-        self.task: tuple[Lane, list[Ticket]] | None = None
-        self.future: asyncio.Future[None] | None = None
-        # A bare lock is the cheapest thing in Python that one thread can wait for and another set.
-        self.wake: threading.Lock | None = None
-        self.following: Ticket | None = None
-
-    def outcome(self) -> WriteResult:
-        """What became of the entry, or the error that kept it from being written."""
-        if self.error is not None:
-            raise self.error
-        return self.result
 
 
 class EntryWriter(Protocol):
@@ -127,6 +81,18 @@ class Committer:
             self._lead(*ticket.task, ticket)
         return ticket.outcome()
 
+    def write_later(self, entry: Entry, run: Run | None, then: Callable[[Ticket], None]) -> None:
+        """``write`` without waiting, unless nobody else is writing; ``then`` must not block whoever calls it."""
+        ticket = Ticket(entry, run, None)
+        ticket.then = then
+        lane = self._line_up(ticket)
+        if lane is None:
+            return
+        if self._gateway.has_service_loop:
+            self._gateway.start(lambda: self._lead_while_pending(lane, [ticket]))
+        else:
+            self._lead(lane, [ticket], ticket)
+
     async def write_async(self, entry: Entry, run: Run | None, starts: Run | None = None) -> WriteResult:
         """``write`` for a coroutine: the flush happens on the service loop."""
         ticket = Ticket(entry, run, starts)
@@ -154,10 +120,10 @@ class Committer:
         with self._lock:
             if self._free:
                 lane = self._free.pop()
-                if ticket.future is None and self._gateway.has_service_loop:
+                if ticket.is_awaited_by_thread and self._gateway.has_service_loop:
                     ticket.wake = _taken_lock()
                 return lane
-            if ticket.future is None:
+            if ticket.is_awaited_by_thread:
                 ticket.wake = _taken_lock()
             self._pending.append(ticket)
             return None
@@ -173,7 +139,7 @@ class Committer:
             lane, batch = task
             with self._lock:
                 self._pending.extendleft(reversed(batch))
-            self._pass_on(lane)
+            self._lead_leaderless(lane, self._pass_on(lane))
 
     def _lead_while_pending(self, lane: Lane, batch: list[Ticket]) -> None:
         while batch:
@@ -212,8 +178,9 @@ class Committer:
             raise
         finally:
             # The next leader first: its flush waits for the disk while the others go on in Python.
-            self._pass_on(lane)
+            left = self._pass_on(lane)
             self._wake(batch)
+            self._lead_leaderless(lane, left)
 
     def _wake(self, batch: Sequence[Ticket]) -> None:
         """Tell those who wait that their tickets are done, and see to the runs of those who do not any more."""
@@ -226,18 +193,38 @@ class Committer:
             self._drop(run)
         _wake_coroutines(batch)
         _wake_thread(threads)
+        for ticket in batch:
+            if ticket.then is not None:
+                ticket.then(ticket)
 
-    def _pass_on(self, lane: Lane) -> None:
+    def _lead_leaderless(self, lane: Lane, batch: list[Ticket]) -> None:
+        """Flush batches for whose tickets no thread waits, until one has a leader or nothing is left."""
+        while batch:
+            try:
+                self._flush(lane, batch)
+            except BaseException:
+                lane.drop()
+                raise
+            finally:
+                left = self._pass_on(lane)
+                self._wake(batch)
+            batch = left
+
+    def _pass_on(self, lane: Lane) -> list[Ticket]:
+        """Have a thread that waits lead the next batch; gives the batch if nobody waits for it."""
         with self._lock:
             batch = self._next_batch()
-            leader = next((ticket for ticket in batch if not ticket.is_gone), None)
+            leader = next((ticket for ticket in batch if ticket.is_awaited_by_thread and not ticket.is_gone), None)
+            if leader is None and any(ticket.then is not None for ticket in batch):
+                return batch
             if leader is None:
                 # Those that are gone are written with the next batch.
                 self._pending.extendleft(reversed(batch))
                 self._free.append(lane)
-                return
+                return []
             leader.task = (lane, batch)
         _wake_thread(leader)
+        return []
 
     def _next_batch(self) -> list[Ticket]:
         return [self._pending.popleft() for _ in range(min(len(self._pending), self._batch_size))]

@@ -13,7 +13,7 @@ from dbos_orm._clock import steady_seconds
 from dbos_orm._context import OpenTransaction, Run, Scope, current_frame, current_transaction, here
 from dbos_orm._drivers import committer as commits
 from dbos_orm._drivers.active_runs import ActiveRuns
-from dbos_orm._drivers.committer import EntryWriter
+from dbos_orm._drivers.committer import Committer, EntryWriter
 from dbos_orm._drivers.databases import Databases
 from dbos_orm._drivers.gateway import Gateway
 from dbos_orm._drivers.hints import Hints
@@ -21,6 +21,7 @@ from dbos_orm._drivers.report import log_unheard, report
 from dbos_orm._drivers.sessions import lending
 from dbos_orm._drivers.submitted_steps import SubmittedStep
 from dbos_orm._drivers.sync_sessions import Sessions
+from dbos_orm._drivers.tickets import Ticket
 from dbos_orm._drivers.time_limits import call_within
 from dbos_orm._drivers.worker_threads import WorkerThreads
 from dbos_orm._flows import effects
@@ -143,7 +144,16 @@ class SyncDriver:
         self._runs.begin(effect.run)
         self._threads.submit(lambda: self._work(effect))
 
+    finishes_later = True
+    """Whether a worker thread goes on with other work while the end of its workflow is written."""
+
     def _work(self, effect: effects.Spawn) -> None:
+        if self.finishes_later and isinstance(self._committer, Committer):
+            self._work_until_finish(effect, self._committer)
+        else:
+            self._work_to_end(effect)
+
+    def _work_to_end(self, effect: effects.Spawn) -> None:
         try:
             execute = partial(self._execute, effects.Execute(effect.run, effect.body))
             outcome = self._environment.surroundings.call(effect.run, execute)
@@ -151,6 +161,60 @@ class SyncDriver:
             outcome = Raised(error)
             self._runs.end(effect.run)  # where it could not even begin
         report(effect.run, outcome)
+
+    def _work_until_finish(self, effect: effects.Spawn, committer: Committer) -> None:
+        """Execute a run; its outcome is on its way to the database when this returns, and nobody waits for that here.
+
+        The run counts as running until it is written.
+        """
+        run = effect.run
+        flow = execute(self._environment, run, Scope("", here(is_async=False)), effect.body)
+        try:
+            ended = self._environment.surroundings.call(run, lambda: self._until_finish(flow))
+        except BaseException as error:
+            flow.close()
+            run.end_with(OwnershipLost(run.workflow_id))
+            ended = Raised(error)
+        if isinstance(ended, effects.Write):
+            committer.write_later(ended.entry, run, lambda ticket: self._take_finish(run, flow, ticket))
+        else:
+            self._end(run, ended)
+
+    def _until_finish(self, flow: Flow[Outcome]) -> Outcome | effects.Write:
+        """Drive a flow until it is about to write the outcome of its run, or has ended without that."""
+        try:
+            effect = next(flow)
+            while not (isinstance(effect, effects.Write) and isinstance(effect.entry, RunFinish)):
+                effect = flow.send(self.perform(effect))
+            return effect
+        except StopIteration as stop:
+            outcome: Outcome = stop.value
+            return outcome
+
+    def _take_finish(self, run: Run, flow: Flow[Outcome], ticket: Ticket) -> None:
+        if ticket.error is None and ticket.result is WriteResult.WRITTEN:
+            self._drive_to_end(run, flow, ticket)
+        else:
+            # To find out why may take a while, and this is the thread of somebody else.
+            self._threads.submit(lambda: self._drive_to_end(run, flow, ticket), is_part=True)
+
+    def _drive_to_end(self, run: Run, flow: Flow[Outcome], ticket: Ticket) -> None:
+        outcome: Outcome
+        try:
+            effect = flow.send(ticket.outcome())
+            while True:
+                effect = flow.send(self.perform(effect))
+        except StopIteration as stop:
+            outcome = stop.value
+        except BaseException as error:
+            flow.close()
+            run.end_with(OwnershipLost(run.workflow_id))
+            outcome = Raised(error)
+        self._end(run, outcome)
+
+    def _end(self, run: Run, outcome: Outcome) -> None:
+        self._runs.end(run)
+        report(run, outcome)
 
     # -- the database ----------------------------------------------------------------------------
 

@@ -11,8 +11,9 @@ import pytest
 from dbos_orm._context import Launch, Run
 from dbos_orm._dialects import Fault
 from dbos_orm._drivers import committer as commits
-from dbos_orm._drivers.committer import Committer, Lane
+from dbos_orm._drivers.committer import Committer
 from dbos_orm._drivers.gateway import Gateway
+from dbos_orm._drivers.tickets import Lane, Ticket
 from dbos_orm._flows.effects import WriteResult
 from dbos_orm._store.entries import Entry, RunFinish
 from dbos_orm.config import Config
@@ -277,3 +278,52 @@ def test_who_is_interrupted_when_it_was_to_wake_the_next_does_so(interruptions: 
     results = callers.join()
     assert isinstance(results["b"], KeyboardInterrupt)
     assert (results["c"], results["d"]) == (WriteResult.WRITTEN, WriteResult.WRITTEN)
+
+
+# -- entries that nobody waits for ---------------------------------------------------------------
+
+
+def test_an_entry_that_nobody_waits_for_is_written_at_once_if_nobody_else_writes() -> None:
+    committer, told = ScriptedCommitter(), list[Ticket]()
+    committer.write_later(finish("a"), None, told.append)
+    assert [ticket.outcome() for ticket in told] == [WriteResult.WRITTEN]
+
+
+def test_entries_that_nobody_waits_for_are_written_by_whoever_was_writing() -> None:
+    committer, told = ScriptedCommitter(gate := Gate()), list[Ticket]()
+    callers = queued_behind(gate, committer, [])
+    for name in ("a", "refused b"):
+        committer.write_later(finish(name), None, told.append)
+    assert told == []
+    gate.open()
+    assert callers.join() == {"first": WriteResult.WRITTEN}
+    assert [ticket.outcome() for ticket in told] == [WriteResult.WRITTEN, WriteResult.REFUSED]
+    assert committer.batches == [["first"], ["a", "refused b"]]
+    assert committer.write(finish("c"), None) is WriteResult.WRITTEN
+
+
+def test_a_thread_that_waits_leads_those_that_nobody_waits_for() -> None:
+    committer, told = ScriptedCommitter(gate := Gate()), list[Ticket]()
+    callers = queued_behind(gate, committer, [])
+    committer.write_later(finish("a"), None, told.append)
+    callers.add("b")
+    wait_for_line(committer, 2)
+    gate.open()
+    assert callers.join() == {"first": WriteResult.WRITTEN, "b": WriteResult.WRITTEN}
+    assert [ticket.outcome() for ticket in told] == [WriteResult.WRITTEN]
+    assert committer.batches == [["first"], ["a", "b"]]
+    assert len(set(committer.threads)) == 2
+
+
+def test_what_is_written_later_hears_of_a_batch_that_stalled() -> None:
+    def refuse(batch: list[str]) -> None:
+        if "bad" in batch:
+            raise RefusedError
+
+    committer, told = ScriptedCommitter(gate := Gate(refuse)), list[Ticket]()
+    callers = queued_behind(gate, committer, [])
+    for name in ("a", "bad"):
+        committer.write_later(finish(name), None, told.append)
+    gate.open()
+    callers.join()
+    assert [ticket.outcome() for ticket in told] == [WriteResult.STALLED, WriteResult.STALLED]
