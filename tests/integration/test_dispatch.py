@@ -262,6 +262,19 @@ def test_what_nobody_has_registered_blocks_nobody(database: TestDatabase, caplog
         assert running.begun == [7]
 
 
+@pytest.mark.parametrize("partitioned", [False, True])
+def test_what_is_of_another_version_takes_no_slot_of_a_limited_queue(database: TestDatabase, partitioned: bool) -> None:
+    with application(database, ONE_THREAD) as (dbos, running):
+        queue, work = dbos.queue("mails", concurrency=1, partitioned=partitioned), number_workflow(dbos, running)
+        options = work.options(queue=queue, partition_key="ada") if partitioned else work.options(queue=queue)
+        pinned = [options.options(version="another").start(number) for number in range(3)]
+        sound = [options.start(number) for number in (7, 8)]
+        dbos.launch()
+        assert results(sound) == [7, 8]
+        assert {handle.status() for handle in pinned} == {WorkflowState.ENQUEUED}
+        assert running.begun == [7, 8]
+
+
 def test_a_delay_ends_in_the_queue(database: TestDatabase) -> None:
     with application(database, FEW_THREADS) as (dbos, running):
         queue, work = dbos.queue("mails"), number_workflow(dbos, running)
