@@ -86,6 +86,7 @@ def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool, served: S
         raise
     runtime.launch = started
     binding.runs.ended = dispatcher.has_ended
+    binding.threads.freed = dispatcher.has_room
     binding.hints.dispatcher = dispatcher.look_for
     binding.hints.look_everywhere = dispatcher.look_everywhere
     hints = hint_services(binding)

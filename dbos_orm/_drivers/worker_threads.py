@@ -28,6 +28,8 @@ class WorkerThreads:
     """
 
     def __init__(self, limit: int, name: str) -> None:
+        self.freed: Callable[[], None] | None = None
+        """Called when a slot has become free that no job in line takes."""
         self._limit = limit
         self._name = name
         self._changed = threading.Condition()
@@ -73,6 +75,7 @@ class WorkerThreads:
         with self._changed:
             self._busy -= 1
             self._dispatch()
+        self._tell_freed()
         try:
             yield
         finally:
@@ -120,3 +123,8 @@ class WorkerThreads:
                 logger.exception("a background workflow ended with an unexpected error")
             with self._changed:
                 self._busy -= 1
+            self._tell_freed()
+
+    def _tell_freed(self) -> None:
+        if self.freed is not None and not self._in_line:
+            self.freed()

@@ -41,7 +41,7 @@ class Dispatch:
         self.is_hungry = False
         """Whether something waits that there was no slot for: then the end of a run is worth another claim."""
         self.left_behind: list[Pair] = []
-        """What still waits, as far as this process knows, and others might have slots for."""
+        """What still waits, as far as this process knows, that it has no slot for: others might."""
         self._binding = binding
         self._intake = intake
         self.line = OwnLine(binding.gateway)
@@ -77,18 +77,19 @@ class Dispatch:
         """Note what waits and which queues there are, as it was at some moment; True if a claim is worth while."""
         self._queues = {queue.name: queue for queue in overview.queues}
         self._renew_known()
-        waiting = set(overview.waiting)
-        for pair in [pair for pair, heard in self._waiting.items() if pair not in waiting and heard <= asked_at]:
-            del self._waiting[pair]
-        now, found = steady_seconds(), False
-        for pair in overview.waiting:
-            if not self.serves(pair[0]):
-                continue
-            if not self._binding.environment.registry.has_workflow(pair[1]):
-                self._warn_of_unknown(pair)
-            elif self._not_before.get(pair, 0.0) <= now:
-                self._waiting.setdefault(pair, asked_at)
-                found = True
+        waiting, now, found = set(overview.waiting), steady_seconds(), False
+        # The tick sees while the dispatcher claims.
+        with self._lock:
+            for pair in [pair for pair, heard in self._waiting.items() if pair not in waiting and heard <= asked_at]:
+                del self._waiting[pair]
+            for pair in overview.waiting:
+                if not self.serves(pair[0]):
+                    continue
+                if not self._binding.environment.registry.has_workflow(pair[1]):
+                    self._warn_of_unknown(pair)
+                elif self._not_before.get(pair, 0.0) <= now:
+                    self._waiting.setdefault(pair, asked_at)
+                    found = True
         return found
 
     def _renew_known(self) -> None:
@@ -127,11 +128,13 @@ class Dispatch:
         with self._lock:
             self._waiting.update(self._heard)
             self._heard.clear()
-        self.is_hungry = bool(self._waiting)
-        if not self._waiting:
+            waiting = list(self._waiting)
+        # Before it looks for slots, so that the end of a run between that and the claim is not missed.
+        self.is_hungry = bool(waiting)
+        if not waiting:
             return 0, inf
         claimant = self._intake.claimant()
-        plain, limited = self._divided(claimant)
+        plain, limited = self._divided(waiting, claimant)
         claimed = sum(self._claim_plain(claimant, shares) for shares in _in_statements(plain))
         again = inf
         for share in limited:
@@ -139,26 +142,32 @@ class Dispatch:
             count, seconds = queue.claim(self.line, share, min(self._binding.free, share.limit))
             claimed += count
             again = min(again, seconds)
-        self.is_hungry = bool(self._waiting)
-        self.left_behind = list(self._waiting)
+        with self._lock:
+            waiting = list(self._waiting)
+        self.is_hungry = bool(waiting)
+        self.left_behind = [pair for pair in waiting if not self._is_paused(pair[0])] if self._binding.free < 1 else []
         return claimed, again
+
+    def _is_paused(self, queue: str) -> bool:
+        observed = self._queues.get(queue)
+        return observed is not None and observed.paused
 
     def close(self) -> None:
         """Give back the connection."""
         self.line.close()
 
-    def _divided(self, claimant: Claimant) -> tuple[list[Share], list[Share]]:
+    def _divided(self, waiting: Sequence[Pair], claimant: Claimant) -> tuple[list[Share], list[Share]]:
         """What to ask for: of the queues that may be claimed from at once, and of those with limits for all."""
         runnable: dict[str, list[Runnable]] = {}
         for one in claimant.runnable:
             runnable.setdefault(one.name, []).append(one)
         kinds: dict[str, list[Runnable]] = {}
-        for queue, name in self._waiting:
+        for queue, name in waiting:
             kinds.setdefault(queue, []).extend(runnable.get(name, ()))
         plain, limited, free = [], [], self._binding.free
         for queue, here in kinds.items():
             observed = self._queues.get(queue)
-            if not here or free < 1 or (observed is not None and observed.paused):
+            if not here or free < 1 or self._is_paused(queue):
                 continue
             if observed is not None and observed.has_limits:
                 limited.append(Share(queue, here, free))
@@ -188,8 +197,9 @@ class Dispatch:
                 continue
             for pair in {(share.queue, one.name) for one in share.runnable}:
                 self._note_end(pair, is_vain=not counts[share.queue])
-                if self._waiting.get(pair, inf) <= asked_at:
-                    del self._waiting[pair]
+                with self._lock:
+                    if self._waiting.get(pair, inf) <= asked_at:
+                        del self._waiting[pair]
 
     def _note_end(self, pair: Pair, *, is_vain: bool) -> None:
         """Where nothing can be claimed again and again, it is of a version or an instance that is not here."""

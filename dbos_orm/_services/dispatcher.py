@@ -86,6 +86,11 @@ class DispatcherService(Service):
         if self._dispatch.is_hungry:
             self.wake()
 
+    def has_room(self) -> None:
+        """Take note of a thread that has become free."""
+        if self._dispatch.is_hungry:
+            self.wake()
+
     # -- what it does ----------------------------------------------------------------------------
 
     def run_once(self) -> float:

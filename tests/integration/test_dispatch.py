@@ -334,3 +334,18 @@ async def test_no_more_coroutines_are_taken_than_the_settings_allow(database: Te
         await asyncio.to_thread(eventually, lambda: count_of(database, WorkflowStatus, status="PENDING") == 5)
         may_end.set()
         assert [await handle.result(PATIENCE) for handle in handles] == list(range(12))
+
+
+def test_a_slot_that_becomes_free_is_used_without_waiting_for_a_tick(database: TestDatabase) -> None:
+    """With ten runs one after another on one thread, and parents that lend it, a tick for each would take minutes."""
+    config = Config(tick=60, worker_threads=1)
+    with application(database, config) as (dbos, running):
+        queue, work = dbos.queue("mails"), number_workflow(dbos, running)
+
+        @dbos.workflow
+        def parent(number: int) -> int:
+            return work.options(queue=queue).start(number).result()
+
+        handles = [parent.options(queue=queue).start(number) for number in range(10)]
+        dbos.launch()
+        assert results(handles) == list(range(10))
