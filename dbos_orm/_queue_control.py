@@ -139,7 +139,6 @@ class _AnyQueues:
         binding.environment.queues.clear()
         # Everybody looks at every queue: what waits may have got room.
         yield from Announce("", "")
-        binding.hints.tell_others("", "")
         return changed
 
     @property

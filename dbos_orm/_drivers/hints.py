@@ -26,7 +26,7 @@ class Hints:
         self.look_everywhere: Callable[[], None] | None = None
         """Of a launch: looks into every queue, because nobody knows which; returns at once."""
         self.is_listening = False
-        """Whether this process hears of others' work, so that it needs to look for it only rarely."""
+        """Whether this process hears of others' work at once, and not only by the tick."""
         self.telling = telling
         self._known: dict[Waiting, float] = {}
 

@@ -49,8 +49,12 @@ class DispatcherService(Service):
     def look_for(self, queue: str, name: str, is_expected: bool) -> bool:
         """Look now for workflows of this name in this queue; False if this process does not run such.
 
-        ``is_expected``: their commit is under way, so look a few times more in the next moments.
+        ``is_expected``: their commit is under way, so look a few times more in the next moments. Without a name,
+        anything may have got room: look everywhere, and have others do so too.
         """
+        if not name:
+            self.look_everywhere()
+            return False
         if not self._dispatch.hear(queue, name):
             return False
         if is_expected:

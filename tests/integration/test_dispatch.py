@@ -203,6 +203,18 @@ def test_a_paused_queue_gives_nothing_until_it_is_resumed(database: TestDatabase
         assert handle.result(PATIENCE) == 1
 
 
+def test_a_resumed_queue_goes_on_without_waiting_for_the_tick(database: TestDatabase) -> None:
+    with application(database, Config(tick=20, worker_threads=4)) as (dbos, running):
+        queue, work = dbos.queue("mails"), number_workflow(dbos, running)
+        dbos.launch()
+        dbos.queues.pause(queue)
+        handle = work.options(queue=queue).start(1)
+        with pytest.raises(TimeoutError):
+            handle.result(0.3)
+        dbos.queues.resume(queue)
+        assert handle.result(10) == 1
+
+
 def test_a_process_serves_only_the_queues_it_was_launched_for(database: TestDatabase) -> None:
     with application(database, FEW_THREADS) as (dbos, running):
         mails, books, work = dbos.queue("mails"), dbos.queue("books"), number_workflow(dbos, running)
