@@ -77,19 +77,27 @@ class Dispatch:
         """Note what waits and which queues there are, as it was at some moment; True if a claim is worth while."""
         self._queues = {queue.name: queue for queue in overview.queues}
         self._renew_known()
-        waiting, now, found = set(overview.waiting), steady_seconds(), False
-        # The tick sees while the dispatcher claims.
+        paused = {queue.name for queue in overview.queues if queue.paused}
+        waiting = {pair for pair in overview.waiting if self.serves(pair[0])}
+        has_workflow = self._binding.environment.registry.has_workflow
+        for pair in waiting:
+            if not has_workflow(pair[1]):
+                self._warn_of_unknown(pair)
+        claimable = [pair for pair in waiting if pair[0] not in paused and has_workflow(pair[1])]
         with self._lock:
-            for pair in [pair for pair, heard in self._waiting.items() if pair not in waiting and heard <= asked_at]:
-                del self._waiting[pair]
-            for pair in overview.waiting:
-                if not self.serves(pair[0]):
-                    continue
-                if not self._binding.environment.registry.has_workflow(pair[1]):
-                    self._warn_of_unknown(pair)
-                elif self._not_before.get(pair, 0.0) <= now:
-                    self._waiting.setdefault(pair, asked_at)
-                    found = True
+            return self._renew_waiting(claimable, asked_at)
+
+    def _renew_waiting(self, claimable: Sequence[Pair], asked_at: float) -> bool:
+        now, found, seen = steady_seconds(), False, set(claimable)
+        for pair in [pair for pair, heard in self._waiting.items() if pair not in seen and heard <= asked_at]:
+            del self._waiting[pair]
+        # What somebody else has claimed meanwhile was no vain look: only what stays is for nobody here.
+        for pair in self._vain.keys() - seen:
+            self._is_claimable(pair)
+        for pair in claimable:
+            if self._not_before.get(pair, 0.0) <= now:
+                self._waiting.setdefault(pair, asked_at)
+                found = True
         return found
 
     def _renew_known(self) -> None:
@@ -110,8 +118,9 @@ class Dispatch:
 
     def hurry(self) -> None:
         """Forget every reason to wait before the next claim."""
-        self._not_before.clear()
-        for limited in self._limited.values():
+        with self._lock:
+            self._not_before.clear()
+        for limited in list(self._limited.values()):
             limited.hurry()
 
     def _warn_of_unknown(self, pair: Pair) -> None:
@@ -134,7 +143,7 @@ class Dispatch:
         if not waiting:
             return 0, inf
         claimant = self._intake.claimant()
-        plain, limited = self._divided(waiting, claimant)
+        plain, limited = self._divided(claimant, waiting)
         claimed = sum(self._claim_plain(claimant, shares) for shares in _in_statements(plain))
         again = inf
         for share in limited:
@@ -145,7 +154,7 @@ class Dispatch:
         with self._lock:
             waiting = list(self._waiting)
         self.is_hungry = bool(waiting)
-        self.left_behind = [pair for pair in waiting if not self._is_paused(pair[0])] if self._binding.free < 1 else []
+        self.left_behind = self._for_others(claimant, waiting)
         return claimed, again
 
     def _is_paused(self, queue: str) -> bool:
@@ -156,7 +165,18 @@ class Dispatch:
         """Give back the connection."""
         self.line.close()
 
-    def _divided(self, waiting: Sequence[Pair], claimant: Claimant) -> tuple[list[Share], list[Share]]:
+    def _for_others(self, claimant: Claimant, waiting: Sequence[Pair]) -> list[Pair]:
+        """Those that wait for want of room in this process; what limits of all processes hold back, they hold back."""
+        is_full, runnable = self._binding.free < 1, {one.name for one in claimant.runnable}
+        pairs = []
+        for pair in waiting:
+            queue = self._queues.get(pair[0])
+            is_held_back = queue is not None and queue.has_limits and queue.worker_concurrency is None
+            if not self._is_paused(pair[0]) and (is_full or pair[1] not in runnable or not is_held_back):
+                pairs.append(pair)
+        return pairs
+
+    def _divided(self, claimant: Claimant, waiting: Sequence[Pair]) -> tuple[list[Share], list[Share]]:
         """What to ask for: of the queues that may be claimed from at once, and of those with limits for all."""
         runnable: dict[str, list[Runnable]] = {}
         for one in claimant.runnable:
@@ -172,22 +192,29 @@ class Dispatch:
             if observed is not None and observed.has_limits:
                 limited.append(Share(queue, here, free))
                 continue
-            slots = free
-            if observed is not None and observed.worker_concurrency is not None:
-                slots = min(free, observed.worker_concurrency - self._intake.slots.taken(queue))
-            if slots > 0:
-                plain.append(Share(queue, here, slots))
+            plain.append(Share(queue, here, free))
         return plain, limited
+
+    def _room(self, queue: str) -> int:
+        free, observed = self._binding.free, self._queues.get(queue)
+        if observed is None or observed.worker_concurrency is None:
+            return free
+        return min(free, observed.worker_concurrency - self._intake.slots.taken(queue))
 
     def _claim_plain(self, claimant: Claimant, shares: Sequence[Share]) -> int:
         limit, asked_at = self._binding.free, steady_seconds()
-        if limit < 1:
+        # Not before: the statement before this one may have claimed from the same queue.
+        shares = [share._replace(limit=room) for share in shares if (room := self._room(share.queue)) > 0]
+        if limit < 1 or not shares:
             return 0
         dialect = self._binding.dialect
         verb = partial(claim, dialect=dialect, claimant=claimant, shares=shares, limit=limit)
         claimed = self._intake.take(claimant, lambda: self.line.once(verb))
-        if len(claimed) < limit:
-            self._forget_exhausted(shares, claimed, asked_at)
+        with self._lock:
+            for pair in {(one.queue or INTERNAL_QUEUE, one.name) for one in claimed}:
+                self._is_claimable(pair)
+            if len(claimed) < limit:
+                self._forget_exhausted(shares, claimed, asked_at)
         return len(claimed)
 
     def _forget_exhausted(self, shares: Sequence[Share], claimed: Sequence[ClaimedRun], asked_at: float) -> None:
@@ -196,16 +223,17 @@ class Dispatch:
             if counts[share.queue] >= share.limit:
                 continue
             for pair in {(share.queue, one.name) for one in share.runnable}:
-                self._note_end(pair, is_vain=not counts[share.queue])
-                with self._lock:
-                    if self._waiting.get(pair, inf) <= asked_at:
-                        del self._waiting[pair]
+                if not counts[share.queue]:
+                    self._note_vain(pair)
+                if self._waiting.get(pair, inf) <= asked_at:
+                    del self._waiting[pair]
 
-    def _note_end(self, pair: Pair, *, is_vain: bool) -> None:
+    def _is_claimable(self, pair: Pair) -> None:
+        self._vain.pop(pair, None)
+        self._not_before.pop(pair, None)
+
+    def _note_vain(self, pair: Pair) -> None:
         """Where nothing can be claimed again and again, it is of a version or an instance that is not here."""
-        if not is_vain:
-            self._vain.pop(pair, None)
-            return
         self._vain[pair] += 1
         if self._vain[pair] >= _VAIN_LOOKS:
             self._not_before[pair] = steady_seconds() + _VAIN_SECONDS

@@ -108,6 +108,7 @@ class DispatcherService(Service):
         if self._due_at <= steady_seconds():
             self._promote()
         claimed, again = self._dispatch.claim()
+        self._intake.hold_unreadable()
         is_hungry = self._dispatch.is_hungry
         if is_hungry:
             self._tell_others()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
+from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
@@ -22,6 +23,14 @@ from dbos_orm.config import seconds
 from dbos_orm.errors import MaxRecoveryAttemptsExceededError, OwnershipLost, SerializationError
 
 
+class _DoubtfulClaim(NamedTuple):
+    """A claim whose commit was not answered, and what is known to have been claimed by it."""
+
+    claimant: Claimant
+    since: float
+    found: set[str]
+
+
 class Intake:
     """Runs what this process has claimed. What it cannot run is handed over, held or given up, one by one."""
 
@@ -30,7 +39,7 @@ class Intake:
         self._binding = binding
         self._launch = launch
         self._registry = binding.environment.registry
-        self._doubtful: list[tuple[Claimant, float]] = []
+        self._doubtful: list[_DoubtfulClaim] = []
 
     def claimant(self) -> Claimant:
         """Who claims next: this process, with a token of its own for each claim."""
@@ -46,7 +55,7 @@ class Intake:
         try:
             claimed = claim()
         except BaseException:
-            self._doubtful.append((claimant, steady_seconds()))
+            self._doubtful.append(_DoubtfulClaim(claimant, steady_seconds(), set()))
             raise
         self._run_all(claimed, claimant)
         return claimed
@@ -64,22 +73,24 @@ class Intake:
         A server that has lost its client may still be about to commit: it is asked again for the length of a lease.
         """
         for doubtful in list(self._doubtful):
-            claimant, since = doubtful
+            claimant, since, found = doubtful
             verb = partial(ownership.find_claimed, dialect=self._binding.dialect, claimant=claimant)
             claimed = self._binding.gateway.read(verb)
             if steady_seconds() - since > seconds(self._binding.environment.config.lease):
                 self._doubtful.remove(doubtful)
-            self._run_all([one for one in claimed if not self._is_here(one, claimant)], claimant)
-
-    def _is_here(self, claimed: ClaimedRun, claimant: Claimant) -> bool:
-        run = self._binding.runs.get(claimed.workflow_id)
-        return run is not None and run.owner_token == claimant.owner_token
+            # Each once, however it is by now: what was running when it was looked up may have ended since.
+            new = [one for one in claimed if one.workflow_id not in found]
+            found.update(one.workflow_id for one in new)
+            self._run_all(new, claimant)
 
     def hold_unreadable(self) -> None:
         """Put aside what cannot be read here, for a process that can, or for a later day."""
         env, unreadable = self._binding.environment, self._binding.runs.unreadable
         while unreadable:
-            run = unreadable[0]
+            try:
+                run = unreadable.popleft()
+            except IndexError:
+                return  # The other thread that does this was faster.
             logger.error(
                 "workflow %s %r is put aside for %g s, because this process cannot read it: %s",
                 *(run.name, run.workflow_id, seconds(env.config.retry_unreadable), run.failure),
@@ -93,8 +104,11 @@ class Intake:
                 error=env.codec.encode_error(run.failure or OwnershipLost(run.workflow_id)),
                 again_in=timedelta(seconds=seconds(env.config.retry_unreadable)),
             )
-            self._binding.gateway.change(verb)
-            unreadable.popleft()
+            try:
+                self._binding.gateway.change(verb)
+            except BaseException:
+                unreadable.appendleft(run)
+                raise
 
     def _run_all(self, claimed: Sequence[ClaimedRun], claimant: Claimant) -> None:
         for one in claimed:

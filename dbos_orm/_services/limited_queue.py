@@ -20,21 +20,27 @@ from dbos_orm._store.queue_rows import Limits
 
 _KEYS: Final = 16
 """Partitions that one claim looks at; the next one goes on behind them."""
-_VAIN_PORTIONS: Final = 64
 _FIRST_PAUSE_SECONDS: Final = 0.02
 _LONGEST_PAUSE_SECONDS: Final = 1.0
 _LOCKED_SECONDS: Final = 0.004
+_LONGEST_LOCKED_SECONDS: Final = 0.25
+_LOCKED_LOOKS: Final = 16
 _PRUNE_SECONDS: Final = 60.0
 
 
 class _Claim(NamedTuple):
-    """What came of a claim: ``asked`` runs at most, ``again_in`` by the rate limit, ``is_partial`` if keys are left."""
+    """What came of a claim: ``asked`` runs at most, ``again_in`` by the rate limit."""
 
     claimed: list[ClaimedRun]
     asked: int
     is_locked: bool = False
     again_in: float = inf
-    is_partial: bool = False
+    keys: Sequence[str] = ()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether more partitions may wait than those that were looked at."""
+        return len(self.keys) == _KEYS
 
 
 class LimitedQueue:
@@ -47,7 +53,8 @@ class LimitedQueue:
         self._pause = _FIRST_PAUSE_SECONDS
         self._not_before = 0.0
         self._prune_at = 0.0
-        self._vain_portions = 0
+        self._vain_keys: set[str] = set()
+        self._locked_looks = 0
 
     def hurry(self) -> None:
         """Try again at once: something has changed."""
@@ -73,15 +80,24 @@ class LimitedQueue:
 
     def _next(self, found: _Claim) -> float:
         if found.is_locked:
-            # Whoever has the row has it for some milliseconds.
-            seconds = _LOCKED_SECONDS * (0.5 + random.random())
-        elif found.is_partial and self._vain_portions < _VAIN_PORTIONS:
-            self._vain_portions = 0 if found.claimed else self._vain_portions + 1
+            # Another claim has the row for some milliseconds; somebody's own transaction has it for longer.
+            doublings = max(0, self._locked_looks - _LOCKED_LOOKS)
+            seconds = min(_LOCKED_SECONDS * 2.0 ** min(doublings, 10), _LONGEST_LOCKED_SECONDS)
+            seconds *= 0.5 + random.random()
+            self._locked_looks += 1
+            self._not_before = steady_seconds() + seconds
+            return seconds
+        self._locked_looks = 0
+        if found.claimed:
+            self._vain_keys.clear()
+        if found.is_partial and (found.claimed or not self._vain_keys.issuperset(found.keys)):
+            if not found.claimed:
+                self._vain_keys.update(found.keys)
             seconds = 0.0
         elif not found.is_partial and found.claimed and len(found.claimed) >= found.asked:
             seconds = 0.0
         else:
-            self._vain_portions = 0
+            self._vain_keys.clear()
             if found.claimed:
                 self._pause = _FIRST_PAUSE_SECONDS
             seconds = min(found.again_in, self._pause)
@@ -99,9 +115,8 @@ class LimitedQueue:
         keys = self._keys(connection, application, limits) if limits.partitioned else []
         shares = self._shares(share, limits, limit, keys)
         asked = min(limit, sum(each.limit for each in shares))
-        if asked < 1:
-            return _Claim([], 0)
-        claimed = claim_limited(connection, dialect, claimant, shares, limits, limit)
+        # Where these partitions take all that they may have here, the next ones get their turn.
+        claimed = claim_limited(connection, dialect, claimant, shares, limits, limit) if asked else []
         if keys:
             last = _last_served(keys, claimed) or (keys[-1] if len(keys) == _KEYS else None)
             if last is not None and last != limits.partition_cursor:
@@ -109,12 +124,12 @@ class LimitedQueue:
         again_in = inf
         if limits.rate_period is not None:
             self._prune(connection, application, limits.rate_period)
-            if len(claimed) < asked:
+            if asked and len(claimed) < asked:
                 until = queue_rows.seconds_until_start(
                     connection, dialect, application, self._queue, limits.rate_period
                 )
                 again_in = inf if until is None else max(0.0, until) + 0.001
-        return _Claim(claimed, asked, again_in=again_in, is_partial=len(keys) == _KEYS)
+        return _Claim(claimed, asked, again_in=again_in, keys=keys)
 
     def _keys(self, connection: AnyConnection, application: str, limits: Limits) -> list[str]:
         """The next partitions that wait, behind the one that was served last, and around."""
