@@ -87,6 +87,8 @@ def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool, served: S
     runtime.launch = started
     binding.runs.ended = dispatcher.has_ended
     binding.threads.freed = dispatcher.has_room
+    if binding.async_driver is not None:
+        binding.async_driver.freed = dispatcher.has_room
     binding.hints.dispatcher = dispatcher.look_for
     binding.hints.look_everywhere = dispatcher.look_everywhere
     hints = hint_services(binding)

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import inspect
 import math
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -48,6 +49,11 @@ class AsyncDriver:
         self.sessions = AsyncSessions(databases, gateway)
         self.loop: asyncio.AbstractEventLoop | None = None
         """Where background workflows run: the loop on which the application was launched."""
+        self.freed: Callable[[], None] | None = None
+        """Called when a workflow begins to wait for another one, which may need its place."""
+        self.lent = 0
+        """Workflows that only wait for other ones: they hold no place, or those could never begin."""
+        self._lending = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._environment = environment
         self._gateway = gateway
@@ -207,10 +213,26 @@ class AsyncDriver:
             seconds = effect.local_seconds if is_here else effect.remote_seconds
             try:
                 if seconds > 0:
-                    await waiting.wait(seconds)
+                    with self._lent(effect.run):
+                        await waiting.wait(seconds)
             finally:
                 self._runs.unwatch(effect.workflow_id, waiting.take_end)
             return waiting.finish
+
+    @contextlib.contextmanager
+    def _lent(self, run: Run | None) -> Iterator[None]:
+        if run is None:
+            yield
+            return
+        with self._lending:
+            self.lent += 1
+        if self.freed is not None:
+            self.freed()
+        try:
+            yield
+        finally:
+            with self._lending:
+                self.lent -= 1
 
     async def _await_opened(self, effect: effects.AwaitOpened) -> None:
         run, ended = effect.run, dict[asyncio.Task[Any], None]()

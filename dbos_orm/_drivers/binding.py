@@ -74,7 +74,11 @@ class Binding:
         """How many more workflows this process may take from the database now."""
         if self.async_driver is None:
             return self.threads.free
-        room = max(0, self.environment.config.async_workflows - len(self.runs)) if self.async_driver.can_spawn else 0
+        room = (
+            max(0, self.environment.config.async_workflows + self.async_driver.lent - len(self.runs))
+            if self.async_driver.can_spawn
+            else 0
+        )
         # With no thread free only coroutines are claimed (``takes``), and those have room.
         return min(room, self.threads.free or room) if self.environment.registry.has_plain_workflows else room
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from dbos_orm import DBOS, Config, WorkflowStatus
 from dbos_orm._drivers.hints import Hints
 from tests.databases import TestDatabase
+from tests.integration.shop import launched_async
 from tests.integration.test_dispatch import FEW_THREADS, application, number_workflow, results
 from tests.processes import PATIENCE, eventually
 
@@ -104,3 +105,21 @@ def test_others_are_not_told_of_what_a_limit_or_a_pause_holds_back(
             results([*mails, *others])
         finally:
             other.shutdown()
+
+
+async def test_coroutines_that_wait_for_their_children_leave_them_a_place(database: TestDatabase) -> None:
+    config = Config(tick=60, async_workflows=2)
+    async with launched_async(database, config=config) as dbos:
+        queue = dbos.queue("mails")
+
+        @dbos.workflow
+        async def child(number: int) -> int:
+            return number
+
+        @dbos.workflow
+        async def parent(number: int) -> int:
+            handle = await child.options(queue=queue).start(number)
+            return await handle.result()
+
+        handles = [await parent.options(queue=queue).start(number) for number in range(6)]
+        assert [await handle.result(PATIENCE) for handle in handles] == list(range(6))
