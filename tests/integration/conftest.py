@@ -13,12 +13,12 @@ from tests.conftest import MakeDatabase
 from tests.databases import TestDatabase
 from tests.integration.pairs import PAIRS, Pair, make_pair
 from tests.integration.queued import bound
-from tests.integration.shop import launched, launched_async
+from tests.integration.shop import launched, launched_async, stop_noting
 
 
 @pytest.fixture(autouse=True)
 def applications(make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Shuts down what a test leaves bound or launched, before its databases are dropped."""
+    """Shuts down what a test leaves bound or launched, before its databases are dropped, and what notes statements."""
     bound: list[AnyDBOS] = []
     bind = AnyDBOS._bind
 
@@ -30,6 +30,7 @@ def applications(make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch) -
     yield
     for application in bound:
         application.shut_down(0)
+    stop_noting()
 
 
 @pytest.fixture

@@ -195,6 +195,12 @@ def _stop_noting(handler: logging.Handler) -> None:
         _SQL_LOGGER.setLevel(logging.NOTSET)
 
 
+def stop_noting() -> None:
+    """Have nothing noted any more: who noted may be alive for as long as its engine is."""
+    for handler in [handler for handler in _SQL_LOGGER.handlers if isinstance(handler, _Noting)]:
+        _stop_noting(handler)
+
+
 _TABLES: Mapping[str, str] = {
     "dbos_step_output": "step",
     "dbos_step_attempt": "attempt",
