@@ -380,9 +380,12 @@ def _tick_of(dbos: AnyDBOS) -> Service:
 
 
 def _vanish(dbos: AnyDBOS, binding: Binding) -> None:
-    assert dbos._launched is not None
-    launch = dbos._launched.launch
-    for service in dbos._launched.services:
+    launched = dbos._launched
+    assert launched is not None
+    assert launched.leases is not None
+    launch = launched.launch
+    binding.hints.dispatcher = binding.hints.look_everywhere = None
+    for service in (*launched.hints, *launched.services, launched.leases):
         service.stop()
     launch.is_over = True
     binding.gateway.change(partial(declare_dead, dialect=binding.dialect, executor_id=launch.executor_id))
