@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -66,6 +67,11 @@ class TestDatabase:
         engine = engine_for(self.url, **options)
         self._engines.append(engine)
         return engine
+
+    @cached_property
+    def onlooker(self) -> Engine:
+        """The engine of another program, which looks again and again and does not wait for who writes."""
+        return self.make_engine(pool_size=1).execution_options(sqlite_deferred=True)
 
     def make_async_engine(self, **options: Any) -> AsyncEngine:
         """A new asyncio engine, for the loop that pytest-asyncio runs an ``async def`` test on.

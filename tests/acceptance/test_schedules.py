@@ -26,7 +26,7 @@ def start(processes: Processes, database: TestDatabase, *arguments: str) -> Chil
 
 def runs(database: TestDatabase) -> dict[str, str]:
     """The status of each run of the schedule, by its ID."""
-    with Session(database.make_engine().execution_options(sqlite_deferred=True)) as session:
+    with Session(database.onlooker) as session:
         columns = select(WorkflowStatus.workflow_id, WorkflowStatus.status).where(WorkflowStatus.schedule == "tick")
         return {row.workflow_id: row.status for row in session.execute(columns)}
 

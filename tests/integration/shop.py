@@ -118,7 +118,7 @@ def is_settled(dbos: AnyDBOS) -> bool:
 
 def reading(database: TestDatabase) -> Session:
     """A session of another program, which does not wait for who writes."""
-    return Session(database.make_engine().execution_options(sqlite_deferred=True))
+    return Session(database.onlooker)
 
 
 def names_of_items(database: TestDatabase) -> list[str]:
