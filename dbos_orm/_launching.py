@@ -75,10 +75,13 @@ def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool, served: S
     try:
         intake = Intake(binding, started)
         recovery = Recovery(binding, intake, LeaseObserver(leases))
-        dispatcher = DispatcherService(binding, started, intake, Dispatch(binding, intake, served))
+        dispatch = Dispatch(binding, intake, served)
+        dispatcher = DispatcherService(binding, started, intake, dispatch)
         cron = CronService(binding)
         tick = TickService(binding, started, recovery, intake, dispatcher, cron)
-        recovery.expire_dead(tick.look())  # now, so that their workflows count as interrupted in the report
+        asked_at, overview = steady_seconds(), tick.look()
+        recovery.expire_dead(overview)  # now, so that their workflows count as interrupted in the report
+        dispatcher.see(overview, asked_at)
         _report(binding, started)
         declare_schedules(binding)
     except BaseException:
@@ -93,6 +96,7 @@ def launch(runtime: Runtime, *, modules: Iterable[str], migrate: bool, served: S
     binding.hints.look_everywhere = dispatcher.look_everywhere
     hints = hint_services(binding)
     runtime.look_for_slots = cron.wake
+    runtime.places = dispatch
     for service in (leases, tick, dispatcher, *hints, cron):
         service.start()
     return Launched(started, (cron, dispatcher, tick), leases, hints)
@@ -143,7 +147,7 @@ def shutdown(runtime: Runtime, launched: Launched, timeout: float) -> None:
         return
     binding = runtime.bound("shutdown()")
     assert launched.leases is not None
-    runtime.look_for_slots = None
+    runtime.look_for_slots = runtime.places = None
     binding.hints.dispatcher = binding.hints.look_everywhere = None
     for service in launched.hints:
         service.stop()

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from dbos_orm._context import Frame, Launch, current_frame, require_home, require_time
 from dbos_orm._dialects import Dialect, dialect_of
 from dbos_orm._drivers.binding import Application, Binding
+from dbos_orm._flows.placing import Places
 from dbos_orm.errors import ForkedProcessError, NotBoundError, NotLaunchedError, SessionMisuseError
 from dbos_orm.models import WorkflowStatus
 
@@ -27,6 +28,8 @@ class Runtime:
         self.launch: Launch | None = None
         self.look_for_slots: Callable[[], None] | None = None
         """Of a launch: looks at the schedules now, because one was changed."""
+        self.places: Places | None = None
+        """Of a launch: its slots, for what is started here and could begin at once."""
         self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
         self._queues: WeakKeyDictionary[Engine, dict[str, bool]] = WeakKeyDictionary()
         self._expected: WeakKeyDictionary[Session | Connection, set[tuple[str, str]]] = WeakKeyDictionary()

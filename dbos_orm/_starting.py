@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -11,6 +12,7 @@ from dbos_orm._context import Frame, Launch, Run, StepKey, current_transaction, 
 from dbos_orm._drivers.binding import Application
 from dbos_orm._flows.calling import Plan
 from dbos_orm._flows.effects import RunBody
+from dbos_orm._flows.placing import Offer, Places
 from dbos_orm._options import placement_of
 from dbos_orm._registry import RegisteredWorkflow
 from dbos_orm._runtime import Runtime
@@ -49,11 +51,13 @@ def plan(
     *,
     launch: Launch | None,
     place: tuple[Frame, StepKey] | None,
+    places: Places | None = None,
 ) -> Plan:
     """Work out a start. With ``launch`` this process owns the new workflow, unless that waits in a queue; without it
     anybody may claim it.
 
-    ``place``: the workflow that starts it, and the number of the step which that is.
+    ``place``: the workflow that starts it, and the number of the step which that is. ``places``: where this
+    process could run it at once although it has a queue.
 
     Raises:
         TypeError: the function does not take these arguments.
@@ -68,7 +72,31 @@ def plan(
         inherits = entry.timeout is None and "deadline" not in options and not options.get("detached")
         run = _owned_run(entry, entry.owner_token, launch, workflow, outer, inherits=inherits)
     body = RunBody(workflow, arguments, keywords)
-    return Plan(start_of(entry, options), body, run, "workflow_id" in options, place)
+    offer = None
+    if launch is not None and places is not None and place is None and _may_begin(entry, options):
+        offer = _offer(application, entry, launch, workflow, places)
+    return Plan(start_of(entry, options), body, run, "workflow_id" in options, place, offer)
+
+
+def _may_begin(entry: RunStart, options: Mapping[str, Any]) -> bool:
+    """Whether nothing but its queue keeps a workflow from beginning."""
+    return (
+        entry.owner_token is None
+        and entry.delay is None
+        and entry.partition_key is None
+        and entry.deduplication_id is None
+        and options.get("on_existing") != "raise"
+    )
+
+
+def _offer(
+    application: Application, entry: RunStart, launch: Launch, workflow: RegisteredWorkflow, places: Places
+) -> Offer | None:
+    token, generation = application.identifiers.token(), application.identifiers.token()
+    version = entry.version or workflow.version
+    owned = replace(entry, generation=generation, owner_token=token, executor_id=launch.executor_id, version=version)
+    run = _owned_run(owned, token, launch, workflow, None, inherits=False)
+    return Offer(owned, run, places) if places.take(run, workflow, str(entry.queue)) else None
 
 
 def start_of(entry: RunStart, options: Mapping[str, Any]) -> Start:

@@ -136,7 +136,11 @@ class AnyWorkflow(Decorated, Generic[P, R]):
             launch = None  # another process has the version that was asked for
         if launch is not None and launch.is_inline:
             launch = None  # stored, to be run by whoever waits for it
-        return binding, plan(binding.application, workflow, args, kwargs, self._options, launch=launch, place=place)
+        places = self._runtime.places
+        made = plan(
+            binding.application, workflow, args, kwargs, self._options, launch=launch, place=place, places=places
+        )
+        return binding, made
 
     def _to_join(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Session | Connection, Start] | None:
         """A start in the transaction that is running here; None if none is."""

@@ -8,6 +8,7 @@ from dbos_orm._context import Frame, Run, StepKey
 from dbos_orm._flows.effects import Announce, Execute, Flow, Outcome, RunBody, Spawn
 from dbos_orm._flows.environment import Environment
 from dbos_orm._flows.operating import Started, await_in_workflow, start_child
+from dbos_orm._flows.placing import Offer, start_at_once
 from dbos_orm._flows.queueing import require_place, start_debounced
 from dbos_orm._flows.running import await_outcome, start
 from dbos_orm._flows.stepping import record_outcome
@@ -22,7 +23,7 @@ class Plan:
     """A start that is ready to be written.
 
     ``run`` is None where the caller's process will not execute it. ``place`` is the workflow that starts
-    it, and the number of the step which that is.
+    it, and the number of the step which that is. ``offer``: where it may begin although it has a queue.
     """
 
     start: Start
@@ -30,6 +31,7 @@ class Plan:
     run: Run | None
     given_id: bool
     place: tuple[Frame, StepKey] | None
+    offer: Offer | None = None
 
     @property
     def entry(self) -> RunStart:
@@ -39,6 +41,8 @@ class Plan:
 
 def start_workflow(env: Environment, plan: Plan) -> Flow[Started]:
     """Store a workflow and run it in the background, here or wherever it is claimed; or find the one in its place."""
+    if plan.offer is not None:
+        return (yield from start_at_once(env, plan.start, _isolated(env, plan), plan.offer))
     try:
         started = yield from _store(env, plan)
         if started.is_ours and plan.run is not None:

@@ -11,10 +11,10 @@ from math import inf
 from typing import Final
 
 from dbos_orm._clock import steady_seconds
-from dbos_orm._context import logger
+from dbos_orm._context import Run, logger
 from dbos_orm._drivers.binding import Binding
 from dbos_orm._drivers.own_line import OwnLine
-from dbos_orm._registry import Runnable
+from dbos_orm._registry import RegisteredWorkflow, Runnable
 from dbos_orm._services.intake import Intake
 from dbos_orm._services.limited_queue import LimitedQueue
 from dbos_orm._store.claiming import Claimant, ClaimedRun, Share, claim
@@ -129,6 +129,29 @@ class Dispatch:
             logger.warning(
                 "workflows %r wait in queue %r; this process has no workflow of that name registered", pair[1], pair[0]
             )
+
+    # -- places of this process ------------------------------------------------------------------
+
+    def take(self, run: Run, workflow: RegisteredWorkflow, queue: str) -> bool:
+        """Give a run that is being started here a slot; False where others wait, or all processes share a limit.
+
+        What other processes know of the queue by now, the statement that writes the run finds out.
+        """
+        observed = self._queues.get(queue)
+        if observed is None or observed.has_limits or observed.paused or not self.serves(queue):
+            return False
+        with self._lock:
+            if any(pair[0] == queue for waiting in (self._heard, self._waiting) for pair in waiting):
+                return False
+        if self._binding.free < 1 or not self._binding.takes(workflow):
+            return False
+        return self._intake.slots.take_one_of(observed.worker_concurrency, run, queue)
+
+    def leave(self, run: Run) -> None:
+        """Take the slot back from a run that has not begun."""
+        queue = self._intake.slots.release(run)
+        if queue is not None:
+            self.released(queue)
 
     # -- claims ----------------------------------------------------------------------------------
 

@@ -20,9 +20,20 @@ class Slots:
     def take(self, run: Run, queue: str, partition_key: str | None) -> None:
         """Count a run for its queue and its partition."""
         with self._lock:
-            self._places[run.workflow_id, run.owner_token] = (queue, partition_key)
-            self._taken[queue, partition_key] += 1
-            self._in_queue[queue] += 1
+            self._count(run, queue, partition_key)
+
+    def take_one_of(self, limit: int | None, run: Run, queue: str) -> bool:
+        """Count a run for its queue unless ``limit`` runs of that are under way here."""
+        with self._lock:
+            if limit is not None and self._in_queue[queue] >= limit:
+                return False
+            self._count(run, queue, None)
+            return True
+
+    def _count(self, run: Run, queue: str, partition_key: str | None) -> None:
+        self._places[run.workflow_id, run.owner_token] = (queue, partition_key)
+        self._taken[queue, partition_key] += 1
+        self._in_queue[queue] += 1
 
     def release(self, run: Run) -> str | None:
         """Forget a run that has ended; give its queue, if it came from one."""

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     case,
     cast,
+    exists,
     literal_column,
     null,
     select,
@@ -30,6 +31,7 @@ from sqlalchemy.sql import ClauseElement, FromClause
 from sqlalchemy.types import BigInteger, TypeEngine
 
 from dbos_orm._dialects import AnyConnection, Dialect
+from dbos_orm._store.claim_statement import is_open
 from dbos_orm._store.entries import Entry, RunFinish, RunStart, StepEntry
 from dbos_orm.models import StepAttempt, StepOutput, WorkflowStatus
 
@@ -131,7 +133,9 @@ def _kind_of(entry: Entry) -> _Kind:
     if isinstance(entry, RunFinish):
         return _RUN_FINISH
     if isinstance(entry, RunStart):
-        return _RUN_START if entry.owner_token is not None else _QUEUED_START
+        if entry.owner_token is None:
+            return _QUEUED_START
+        return _RUN_START if entry.queue is None else _PLACED_START
     return _ATTEMPT
 
 
@@ -257,6 +261,18 @@ def _insert_runs(
     return inserted.on_conflict_do_nothing().returning(_STATUS.c.generation)
 
 
+def _insert_placed_runs(
+    dialect: Dialect, given: FromClause, fields: dict[str, TypeEngine[Any]], skip_locked: bool
+) -> Any:
+    """Like ``_insert_runs``, of workflows that begin at once: only where nobody waits before them."""
+    waiting = exists().where(
+        _STATUS.c.status == literal_column("'ENQUEUED'"),
+        _STATUS.c.application == given.c.application,
+        _STATUS.c.queue == given.c.queue,
+    )
+    return _insert_runs(dialect, given, fields, skip_locked, is_open(given.c.application, given.c.queue) & ~waiting)
+
+
 def insertion_of_runs(
     dialect: Dialect, given: FromClause, fields: dict[str, TypeEngine[Any]], *conditions: ColumnElement[bool]
 ) -> Any:
@@ -339,9 +355,10 @@ _STEP: Final = _Kind("step", _STEP_FIELDS, _insert_steps, "write_id", attrgetter
 _RARE_STEP: Final = _Kind("rare_step", _RARE_STEP_FIELDS, _insert_steps, "write_id", attrgetter(*_RARE_STEP_FIELDS))
 _RUN_START: Final = _Kind("run_start", _START_FIELDS, _insert_runs, "generation", attrgetter(*_START_FIELDS))
 _QUEUED_START: Final = _Kind("queued_start", QUEUED_FIELDS, _insert_runs, "generation", attrgetter(*QUEUED_FIELDS))
+_PLACED_START: Final = _QUEUED_START._replace(name="placed_start", build=_insert_placed_runs)
 _ATTEMPT: Final = _Kind("attempt", _ATTEMPT_FIELDS, _insert_attempts, "write_id", attrgetter(*_ATTEMPT_FIELDS))
 _RUN_FINISH: Final = _Kind("run_finish", _FINISH_FIELDS, _update_runs, "workflow_id", attrgetter(*_FINISH_FIELDS))
-_KINDS: Final = (_STEP, _RARE_STEP, _RUN_START, _QUEUED_START, _ATTEMPT, _RUN_FINISH)
+_KINDS: Final = (_STEP, _RARE_STEP, _RUN_START, _QUEUED_START, _PLACED_START, _ATTEMPT, _RUN_FINISH)
 """In the order in which they are written."""
 _CHILD: Final = "child"
 _RECORDED_BY: Final = "recorded_by"

@@ -132,7 +132,7 @@ class ClaimStatement:
             key = _STATUS.c.partition_key
             own.append(key == given(f"key_{place}") if where == "k" else key.is_(None))
         if where != "i" and not self._form.is_locked:
-            own.append(_is_open(queue))
+            own.append(is_open(given("application"), queue))
         leading = _STATUS.c.partition_key if self._form.is_keyed else _STATUS.c.version
         found = (
             select(_STATUS.c.workflow_id, _STATUS.c.priority, _STATUS.c.sequence)
@@ -172,10 +172,10 @@ def _is_on(place: int, number: int, kind: str) -> tuple[ColumnElement[bool], ...
     )
 
 
-def _is_open(queue: ColumnElement[str]) -> ColumnElement[bool]:
-    """Whether the queue may be claimed from without locking its row."""
+def is_open(application: ColumnElement[str], queue: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether the queue may be taken from without locking its row."""
     return exists().where(
-        Queue.application == given("application"),
+        Queue.application == application,
         Queue.name == queue,
         ~Queue.paused,
         ~Queue.partitioned,

@@ -8,7 +8,7 @@ from tests.dropped_async_workflows import register_async
 from tests.dropped_workflows import Journal, register
 from tests.integration.trials import Trial, live, live_async
 
-OUTSIDE_A_RUN = {"plain_transaction", "start_debounced", "start_many"}
+OUTSIDE_A_RUN = {"plain_transaction", "start_at_once", "start_debounced", "start_many"}
 """Flows that record nothing, so that nothing is recovered."""
 ELSEWHERE = "second_database.py"
 """Flows that ``test_every_effect_elsewhere`` tries."""
