@@ -77,7 +77,7 @@ def test_an_idle_thread_is_used_again() -> None:
         threads.submit(job)
         assert is_done.wait(PATIENCE)
         eventually(lambda: threads.free == 8)
-        eventually(lambda: threads._idle == 1)
+        eventually(lambda: len(threads._sleeping) == 1)
     assert len(seen) == 1
     threads.close()
 
