@@ -124,6 +124,13 @@ class Dialect(abc.ABC):
         """A condition that is true, and does for the rest of its transaction what ``bound_locks`` does."""
 
     @abc.abstractmethod
+    def idle_bound(self) -> ColumnElement[bool]:
+        """A condition that is true, and has the server end its transaction when its process says nothing for a lease.
+
+        For locks that others come by: a process that was stopped in the middle would hold them for as long.
+        """
+
+    @abc.abstractmethod
     def relaxed_commit(self) -> ColumnElement[bool]:
         """A condition that is true, and has its transaction commit without waiting for the disk where that is known.
 

@@ -79,6 +79,7 @@ class PostgreSQLDialect(Dialect):
     def __init__(self, engine: Engine, clock: Clock, config: Config) -> None:
         super().__init__(engine, clock, config)
         self._pooler_notice = PoolerNotice()
+        self._lease_milliseconds = max(1, round(seconds(config.lease) * 1000))
         self._lock_milliseconds = max(1, round(seconds(config.lock_timeout) * 1000))
 
     def insert(self, table: Table) -> Insert:
@@ -121,6 +122,12 @@ class PostgreSQLDialect(Dialect):
     def lock_bound(self) -> ColumnElement[bool]:
         # In the statement itself, because SET in front of it would be a round trip, or a transaction, more.
         return literal_column(f"set_config('lock_timeout', '{self._lock_milliseconds}ms', true) IS NOT NULL", Boolean)
+
+    def idle_bound(self) -> ColumnElement[bool]:
+        if self.is_guest:
+            return literal_column("true", Boolean)
+        bound = f"'{self._lease_milliseconds}ms', true"
+        return literal_column(f"set_config('idle_in_transaction_session_timeout', {bound}) IS NOT NULL", Boolean)
 
     def relaxed_commit(self) -> ColumnElement[bool]:
         if self.is_guest:

@@ -85,6 +85,9 @@ class SQLiteDialect(Dialect):
     def lock_bound(self) -> ColumnElement[bool]:
         return literal_column("1 = 1", Boolean)
 
+    def idle_bound(self) -> ColumnElement[bool]:
+        return literal_column("1 = 1", Boolean)
+
     def relaxed_commit(self) -> ColumnElement[bool]:
         return literal_column("1 = 1", Boolean)
 

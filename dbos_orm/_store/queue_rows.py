@@ -28,7 +28,7 @@ class Limits(NamedTuple):
 
 def lock_queue(connection: AnyConnection, dialect: Dialect, application: str, queue: str) -> Limits | None:
     """Lock the row of a queue until the transaction ends; None if another process has it, or there is none."""
-    statement = dialect.prepared("lock_queue", _lock_queue)
+    statement = dialect.prepared("lock_queue", lambda: _lock_queue(dialect))
     for row in statement.execute(connection, {"application": application, "queue": queue}):
         return Limits._make((*row[:4], bool(row[4]), row[5], bool(row[6])))
     return None
@@ -85,7 +85,7 @@ def prune_rate_starts(connection: AnyConnection, dialect: Dialect, application: 
     statement.execute(connection, {"application": application, "queue": queue, "window": -2 * period})
 
 
-def _lock_queue() -> Any:
+def _lock_queue(dialect: Dialect) -> Any:
     return (
         select(
             Queue.concurrency,
@@ -96,7 +96,7 @@ def _lock_queue() -> Any:
             Queue.partition_cursor,
             Queue.paused,
         )
-        .where(Queue.application == given("application"), Queue.name == given("queue"))
+        .where(Queue.application == given("application"), Queue.name == given("queue"), dialect.idle_bound())
         .with_for_update(skip_locked=True)
     )
 

@@ -6,16 +6,19 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import Engine, select, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from dbos_orm._clock import Clock
 from dbos_orm._dialects import dialect_of
 from dbos_orm._queue_settings import QueueSettings, RateLimit, queue_settings
 from dbos_orm._store import queues
+from dbos_orm._store.queue_rows import lock_queue
 from dbos_orm.config import Config
 from dbos_orm.errors import ConfigurationError
 from dbos_orm.models import Queue, WorkflowStatus
 from tests.databases import TestDatabase
+from tests.processes import eventually
 
 
 @pytest.fixture
@@ -105,3 +108,23 @@ def test_queues_of_another_application_are_left_alone(engine: Engine) -> None:
     with Session(engine) as session:
         found = session.execute(select(Queue.application, Queue.concurrency).order_by(Queue.application)).all()
     assert [tuple(row) for row in found] == [("bank", 1), ("shop", 8)]
+
+
+def test_a_process_that_was_stopped_with_a_queue_locked_loses_it_after_a_lease(
+    postgresql_database: TestDatabase,
+) -> None:
+    engine = postgresql_database.make_engine()
+    declare(engine, queue_settings("mails", concurrency=1))
+    dialect = dialect_of(engine, Clock(), Config(lease=0.4, heartbeat=0.1))
+
+    def is_locked_here() -> bool:
+        with engine.begin() as other:
+            return lock_queue(other, dialect, "shop", "mails") is not None
+
+    with engine.connect() as stopped:
+        assert lock_queue(stopped, dialect, "shop", "mails") is not None
+        assert not is_locked_here()
+        eventually(is_locked_here)
+        with pytest.raises(DBAPIError):
+            stopped.exec_driver_sql("SELECT 1")
+        stopped.invalidate()
