@@ -269,9 +269,10 @@ def kill_listeners(database: TestDatabase) -> int:
 
 
 FORKER = """
-    import gc, os, sys, time
+    import gc, os, sys
     from dbos_orm import DBOS, Config
     from tests.engines import engine_for
+    from tests.processes import eventually
 
     dbos = DBOS(engine_for(sys.argv[1]), name="shop", config=Config(tick=60))
     heard = []
@@ -279,8 +280,7 @@ FORKER = """
     hints = dbos._runtime.binding.hints
     hints.dispatcher = lambda queue, name, is_expected: heard.append(name) is None
     hints.look_everywhere = lambda: print("looked", flush=True)
-    while not hints.is_listening:
-        time.sleep(0.01)
+    eventually(lambda: hints.is_listening)
     for number in range(2):
         child = os.fork()
         if child == 0:
@@ -288,8 +288,7 @@ FORKER = """
             dbos._runtime.bound("test").hints.announce("mail", f"of child {number}")
             sys.exit(0)
         assert os.waitpid(child, 0)[1] == 0
-        while len(heard) <= number:
-            time.sleep(0.01)
+        eventually(lambda: len(heard) > number)
     print(heard, flush=True)
     dbos.shutdown()
 """
