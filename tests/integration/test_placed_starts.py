@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -48,16 +50,23 @@ def doubling(dbos: DBOS) -> Workflow[[int], int]:
     return double
 
 
+@contextmanager
+def relaunched(database: TestDatabase) -> Iterator[tuple[DBOS, Workflow[[int], int]]]:
+    """An application that knows its queue from its launch on, and hears of no change."""
+    with launched(database, config=QUIET) as dbos:
+        double = doubling(dbos)
+        dbos.shutdown()
+        dbos.launch()
+        yield dbos, double
+
+
 PLACED = (True, WriteResult.WRITTEN)
 REFUSED = (True, WriteResult.REFUSED)
 QUEUED = (False, WriteResult.WRITTEN)
 
 
 def test_a_start_in_an_empty_queue_needs_no_claim(database: TestDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
-    with launched(database, config=QUIET) as dbos:
-        double = doubling(dbos)
-        dbos.shutdown()
-        dbos.launch()
+    with relaunched(database) as (dbos, double):
         writes = Writes(dbos, monkeypatch)
         handle = double.options(timeout=60).start(21)
         assert handle.result() == 42
@@ -105,10 +114,7 @@ def test_slots_of_a_process_hold_for_what_begins_at_once(database: TestDatabase)
 def test_a_queue_that_was_paused_meanwhile_takes_no_start(
     database: TestDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with launched(database, config=QUIET) as dbos:
-        double = doubling(dbos)
-        dbos.shutdown()
-        dbos.launch()
+    with relaunched(database) as (dbos, double):
         writes = Writes(dbos, monkeypatch)
         with bound(database) as other:
             other.queues.pause("mail")
@@ -123,10 +129,7 @@ def test_a_queue_that_was_paused_meanwhile_takes_no_start(
 def test_a_queue_that_was_limited_meanwhile_keeps_its_limit(
     database: TestDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with launched(database, config=QUIET) as dbos:
-        double = doubling(dbos)
-        dbos.shutdown()
-        dbos.launch()
+    with relaunched(database) as (dbos, double):
         writes = Writes(dbos, monkeypatch)
         with bound(database) as other:
             other.queues.set("mail", concurrency=2)
@@ -135,10 +138,7 @@ def test_a_queue_that_was_limited_meanwhile_keeps_its_limit(
 
 
 def test_those_who_wait_are_before_a_new_start(database: TestDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
-    with launched(database, config=QUIET) as dbos:
-        double = doubling(dbos)
-        dbos.shutdown()
-        dbos.launch()
+    with relaunched(database) as (dbos, double):
         writes = Writes(dbos, monkeypatch)
         # Its name is not registered in this process: it stays where it is.
         with bound(database) as other:
@@ -153,10 +153,7 @@ def test_those_who_wait_are_before_a_new_start(database: TestDatabase, monkeypat
 
 
 def test_a_known_id_gives_the_workflow_that_has_it(database: TestDatabase) -> None:
-    with launched(database, config=QUIET) as dbos:
-        double = doubling(dbos)
-        dbos.shutdown()
-        dbos.launch()
+    with relaunched(database) as (dbos, double):
         first = double.options(workflow_id="once").start(21)
         again = double.options(workflow_id="once").start(21)
         assert (first.created, again.created) == (True, False)
@@ -188,10 +185,7 @@ def test_a_start_whose_answer_was_lost_runs_once(database: TestDatabase, monkeyp
 def test_a_start_that_cannot_be_written_leaves_its_slot(
     database: TestDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with launched(database, config=QUIET) as dbos:
-        double = doubling(dbos)
-        dbos.shutdown()
-        dbos.launch()
+    with relaunched(database) as (dbos, double):
         committer = dbos._runtime.bound("test").committer
 
         def fail(*_: object) -> WriteResult:
